@@ -1,0 +1,57 @@
+"""The two kinds of failure: the job is wrong (raise), or one clip is wrong (a row)."""
+
+from vidcls_batch.types import Stage, Status
+
+
+class VidclsError(Exception):
+    """The job cannot go on; the message says the value, what is allowed and what to do next."""
+
+
+class ConfigError(VidclsError):
+    """The configuration is wrong; raised before anything is read or loaded."""
+
+
+class ManifestError(VidclsError):
+    """The manifest cannot be planned; names the rows at fault."""
+
+
+class CheckpointError(VidclsError):
+    """A model checkpoint is missing, damaged, or does not fit what the run asks of it."""
+
+
+class StorageError(VidclsError):
+    """An object store or file system did not do what was asked of it."""
+
+
+class RunMismatchError(VidclsError):
+    """The run folder belongs to another config, manifest or code; the message shows the difference."""
+
+
+class IncompleteRunError(VidclsError):
+    """The run ended without one row for each planned clip; the same command again resumes it."""
+
+
+class VerificationError(VidclsError):
+    """The committed table is not exactly the planned clips."""
+
+
+class ClipError(Exception):
+    """One clip could not be labeled. Becomes that clip's row and never leaves the stage it rose in.
+
+    `code` is a short stable identifier (`moov_missing`, `http_404`), `message` is for a person.
+    """
+
+    def __init__(self, message: str, *, status: Status, stage: Stage, code: str) -> None:
+        super().__init__(message)
+        self.message = message
+        self.status = status
+        self.stage = stage
+        self.code = code
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # Exceptions with keyword-only arguments do not pickle by themselves; this one crosses processes.
+        return (_rebuild_clip_error, (self.message, self.status, self.stage, self.code))
+
+
+def _rebuild_clip_error(message: str, status: Status, stage: Stage, code: str) -> ClipError:
+    return ClipError(message, status=status, stage=stage, code=code)

@@ -1,0 +1,159 @@
+"""The nouns of the project: values that cross module borders. No behaviour beyond arithmetic on themselves."""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class Status(StrEnum):
+    """How a clip ended; each clip of the manifest ends as exactly one row with one of these."""
+
+    OK = "ok"
+    FETCH_ERROR = "fetch_error"  # the bytes could not be had
+    NO_VIDEO = "no_video"  # the file opens and holds no video stream
+    DECODE_ERROR = "decode_error"  # the bytes are no video, or too damaged to give a frame
+    TIMEOUT = "timeout"  # the decoder ran past its limit and was killed
+    CRASHED = "crashed"  # the decoder died (segfault, out of memory)
+    TOO_LARGE = "too_large"  # over a limit of bytes, pixels, duration or packets; never decoded
+    MODEL_ERROR = "model_error"  # a member raised on this clip
+    POISON = "poison"  # the worker process died each time this clip was in it
+
+
+FAILURES: tuple[Status, ...] = tuple(s for s in Status if s is not Status.OK)
+
+
+class Stage(StrEnum):
+    """Where a clip failed."""
+
+    FETCH = "fetch"
+    DECODE = "decode"
+    CLASSIFY = "classify"
+    RUN = "run"
+
+
+@dataclass(frozen=True, slots=True)
+class Clip:
+    """One row of the manifest: a video, or the part of it from `start_s` to `end_s`."""
+
+    clip_id: str
+    uri: str
+    start_s: float | None = None
+    end_s: float | None = None
+
+
+SamplingRule = Literal["uniform", "stride", "fps"]
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """Which frames of a clip a member sees.
+
+    `uniform`: the centres of `num_frames` equal segments. `stride`: every `stride`-th frame. `fps`: frames at `fps` per
+    second. For `stride` and `fps`, `views` windows are spread evenly from the first to the last possible start (one
+    view: the middle). For `uniform`, view v of V takes the segment offset (v + 0.5) / V. A clip too short for the
+    window repeats its frames.
+    """
+
+    num_frames: int
+    rule: SamplingRule = "uniform"
+    stride: int | None = None
+    fps: float | None = None
+    views: int = 1
+
+    @property
+    def num_slots(self) -> int:
+        """Frames in all views together."""
+        return self.num_frames * self.views
+
+
+@dataclass(frozen=True, slots=True)
+class FrameRequest:
+    """What one decode of a clip delivers, the same for each clip of a run: all members' frames at one size.
+
+    Frames are scaled so that the image covers `height` x `width` (shorter side fits, aspect ratio kept, antialiased),
+    then centre-cropped. Slots are the samplings' frames one after another, view after view.
+    """
+
+    samplings: tuple[Sampling, ...]
+    height: int
+    width: int
+
+    @property
+    def num_slots(self) -> int:
+        """Length of the frames' first axis."""
+        return sum(s.num_slots for s in self.samplings)
+
+    @property
+    def frames_shape(self) -> tuple[int, int, int, int]:
+        """Shape of one clip's frames: slots, height, width, RGB."""
+        return (self.num_slots, self.height, self.width, 3)
+
+    def slots_of(self, sampling: Sampling) -> slice:
+        """Where the frames of `sampling` lie on the first axis. Raises ValueError when it was not asked for."""
+        start = 0
+        for s in self.samplings:
+            if s == sampling:
+                return slice(start, start + s.num_slots)
+            start += s.num_slots
+        raise ValueError(f"{sampling} is not part of this request: {self.samplings}")
+
+
+@dataclass(frozen=True, slots=True)
+class DecodeLimits:
+    """What a clip may cost before it becomes a typed failure. Checked before decoding wherever the header tells."""
+
+    timeout_s: float = 60.0
+    memory_mb: int = 2048  # address space of the decoder child above its own start
+    max_bytes: int = 2 << 30
+    max_pixels: int = 8192 * 4320
+    max_duration_s: float = 4 * 3600.0
+    max_packets: int = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class VideoFacts:
+    """What the container and codec say of the source; None where they do not say."""
+
+    duration_s: float | None = None
+    fps: float | None = None
+    width: int | None = None
+    height: int | None = None
+    codec: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DecodeQuality:
+    """How well the frames came out; counts over the request's slots except `packet_errors` (whole decode)."""
+
+    frames_requested: int
+    frames_decoded: int  # distinct source frames behind the slots
+    frames_repeated: int  # slots that show the same source frame as the slot before them in their view
+    packet_errors: int
+    frames_corrupt: int
+    frame_pts_s: tuple[float, ...]  # one per slot, seconds from the start of the file
+    dark_ratio: float  # share of slots that are (nearly) black
+    frozen_ratio: float  # share of neighbouring slots that are (nearly) equal
+
+
+@dataclass(frozen=True, slots=True)
+class DecodeReport:
+    """All that a decode says beside the frames."""
+
+    facts: VideoFacts
+    quality: DecodeQuality
+    decoder: str  # the backend that made the frames, with its version: `pyav-18.1.0`
+    decode_ms: float
+
+
+Frames = NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True)
+class DecodedClip:
+    """Frames uint8 [slots, height, width, 3] and their report."""
+
+    frames: Frames = field(repr=False)
+    report: DecodeReport
