@@ -29,7 +29,7 @@ class LabelSet:
 
 
 def load_label_set(config: LabelSetConfig) -> LabelSet:
-    """The label set a config names. Raises ConfigError on an unknown name, an unreadable file, empty or double names."""
+    """The label set a config names. Raises ConfigError on an unknown name or file, empty or double labels."""
     if config.labels is not None:
         return _checked("inline", config.labels)
     if config.file is not None:

@@ -1,37 +1,10 @@
 """The nouns of the project: values that cross module borders. No behaviour beyond arithmetic on themselves."""
 
 from dataclasses import dataclass, field
-from enum import StrEnum
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-
-
-class Status(StrEnum):
-    """How a clip ended; each clip of the manifest ends as exactly one row with one of these."""
-
-    OK = "ok"
-    FETCH_ERROR = "fetch_error"  # the bytes could not be had
-    NO_VIDEO = "no_video"  # the file opens and holds no video stream
-    DECODE_ERROR = "decode_error"  # the bytes are no video, or too damaged to give a frame
-    TIMEOUT = "timeout"  # the decoder ran past its limit and was killed
-    CRASHED = "crashed"  # the decoder died (segfault, out of memory)
-    TOO_LARGE = "too_large"  # over a limit of bytes, pixels, duration or packets; never decoded
-    MODEL_ERROR = "model_error"  # a member raised on this clip
-    POISON = "poison"  # the worker process died each time this clip was in it
-
-
-FAILURES: tuple[Status, ...] = tuple(s for s in Status if s is not Status.OK)
-
-
-class Stage(StrEnum):
-    """Where a clip failed."""
-
-    FETCH = "fetch"
-    DECODE = "decode"
-    CLASSIFY = "classify"
-    RUN = "run"
 
 
 @dataclass(frozen=True, slots=True)

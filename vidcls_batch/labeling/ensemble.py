@@ -25,11 +25,11 @@ def softmax(logits: NDArray[np.floating]) -> Scores:
     """Probabilities from logits over the last axis, in float64; shift-invariant, so it does not overflow."""
     shifted = logits.astype(np.float64) - logits.max(axis=-1, keepdims=True)
     exponentials = np.exp(shifted)
-    return exponentials / exponentials.sum(axis=-1, keepdims=True)
+    return np.asarray(exponentials / exponentials.sum(axis=-1, keepdims=True), dtype=np.float64)
 
 
 def weighted_mean(probabilities: Sequence[Scores], weights: Sequence[float]) -> Scores:
-    """Mean of M arrays [B, K] weighted by `weights` (scaled to sum 1). Raises ValueError on weights that cannot weigh."""
+    """Mean of M arrays [B, K] weighted by `weights` (scaled to sum 1). Raises ValueError on unusable weights."""
     if len(probabilities) != len(weights):
         raise ValueError(f"{len(probabilities)} members but {len(weights)} weights")
     total = float(sum(weights))
