@@ -1,0 +1,230 @@
+"""The Ray Data assembly, and the only place that knows Ray Data: units in, result tables out."""
+
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import lru_cache
+
+import pyarrow as pa
+import ray
+from ray.data import ActorPoolStrategy, DataContext, Dataset, TaskPoolStrategy
+
+from vidcls_batch.config import ResourcesConfig
+from vidcls_batch.dataset.plan import read_unit
+from vidcls_batch.resources import Capacity, StageResources, logical_cpus
+from vidcls_batch.stages.classify import BlockClassifier, ClassifySettings, DeviceLostError
+from vidcls_batch.stages.decode import CLIPS, BlockDecoder, DecodeSettings
+from vidcls_batch.storage import StorageOptions, open_store
+
+# A worker that dies takes its block down; the block is tried again so often before it is left to the next pass.
+# Ray's default is for ever, which a clip that kills its worker turns into an endless loop.
+BLOCK_RETRIES = 2
+READ_CPUS = 0.05
+READ_TASKS = 2
+MOST_SOURCE_BLOCKS = 2000
+
+
+@dataclass(frozen=True, slots=True)
+class UnitShare:
+    """Clips of one unit to label: all of them, or `clip_ids`. `route` is the unit number their rows carry."""
+
+    unit: int
+    attempts: int
+    clip_ids: tuple[str, ...] | None = None
+    route: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Stages:
+    """What the workers of a pipeline do."""
+
+    run_uri: str
+    storage: StorageOptions
+    decode: DecodeSettings
+    classify: ClassifySettings
+
+
+@dataclass(slots=True)
+class BlockErrors:
+    """Blocks that Ray Data gave up on, and the last reason; their clips come back in the next pass."""
+
+    count: int = 0
+    last: str = ""
+    reasons: dict[str, int] = field(default_factory=dict)
+
+    def add(self, reason: str) -> None:
+        """Count one lost block."""
+        self.count += 1
+        self.last = reason
+        self.reasons[reason] = self.reasons.get(reason, 0) + 1
+
+
+@contextmanager
+def ray_cluster(address: str | None, *, resources: ResourcesConfig) -> Iterator[Capacity]:
+    """Join the cluster at `address`, or start a private one on this machine; leave or stop it at the end."""
+    if ray.is_initialized():  # a test's or notebook's cluster: theirs to shut down
+        yield _capacity(private=False)
+        return
+    # Ray reads these when its processes start; workers at nice 15 starve beside anything else on the machine.
+    os.environ.setdefault("RAY_worker_niceness", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    quiet = {"logging_level": logging.ERROR, "log_to_driver": False}
+    if address is None:
+        num_cpus = resources.num_cpus or len(os.sched_getaffinity(0))
+        store = resources.object_store_mb
+        ray.init(
+            address="local",
+            num_cpus=logical_cpus(num_cpus),
+            object_store_memory=None if store is None else store << 20,
+            include_dashboard=False,
+            **quiet,
+        )
+        capacity = Capacity(num_cpus=num_cpus, num_gpus=ray.cluster_resources().get("GPU", 0.0), private=True)
+    else:
+        ray.init(address=address, **quiet)
+        capacity = _capacity(private=False)
+    try:
+        yield capacity
+    finally:
+        ray.shutdown()
+
+
+def label_shares(
+    shares: Sequence[UnitShare], *, stages: Stages, resources: StageResources, errors: BlockErrors
+) -> Iterator[pa.Table]:
+    """Result tables (`schema.result_schema`) of the clips in `shares`, in no order; blocks that die are in `errors`."""
+    dataset = build_dataset(shares, stages=stages, resources=resources)
+    handler = _LostBlocks(errors)
+    logger = logging.getLogger("ray.data._internal.execution.streaming_executor_state")
+    logger.addHandler(handler)
+    propagate, logger.propagate = logger.propagate, False
+    try:
+        yield from dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=1)
+    finally:
+        logger.propagate = propagate
+        logger.removeHandler(handler)
+
+
+def build_dataset(shares: Sequence[UnitShare], *, stages: Stages, resources: StageResources) -> Dataset:
+    """read unit -> blocks of `batch_size` clips -> decode tasks -> classifier actors. Nothing runs until iterated."""
+    _configure_context(DataContext.get_current())
+    items = [
+        {
+            "unit": share.unit,
+            "attempts": share.attempts,
+            "clip_ids": list(share.clip_ids or ()),
+            "route": share.unit if share.route is None else share.route,
+        }
+        for share in shares
+    ]
+    decode_memory = {} if resources.decode_memory_mb is None else {"memory": resources.decode_memory_mb << 20}
+    return (
+        ray.data.from_items(items, override_num_blocks=min(len(items), MOST_SOURCE_BLOCKS))
+        .map_batches(
+            _read_shares,
+            fn_kwargs={"run_uri": stages.run_uri, "storage": stages.storage},
+            batch_size=None,
+            batch_format="pyarrow",
+            num_cpus=READ_CPUS,
+            compute=TaskPoolStrategy(size=READ_TASKS),
+        )
+        .repartition(target_num_rows_per_block=resources.batch_size)
+        .map_batches(
+            _decode_block,
+            fn_kwargs={"settings": stages.decode},
+            batch_size=None,
+            batch_format="pyarrow",
+            num_cpus=resources.decode_cpus,
+            compute=TaskPoolStrategy(size=resources.decode_tasks),
+            max_retries=BLOCK_RETRIES,
+            **decode_memory,
+        )
+        .map_batches(
+            _ClassifierActor,
+            fn_constructor_kwargs={"settings": stages.classify},
+            batch_size=None,
+            batch_format="pyarrow",
+            num_cpus=resources.classify_cpus,
+            num_gpus=resources.classify_gpus,
+            compute=ActorPoolStrategy(
+                min_size=1,
+                max_size=resources.classify_actors,
+                initial_size=resources.initial_actors,
+                max_tasks_in_flight_per_actor=2,
+            ),
+            max_restarts=-1,
+            max_task_retries=BLOCK_RETRIES,
+        )
+    )
+
+
+def operator_names(dataset: Dataset) -> list[str]:
+    """Physical operators in order; what the topology test and `vidcls plan` look at."""
+    from ray.data._internal.logical.optimizers import get_execution_plan
+
+    planned = get_execution_plan(dataset._logical_plan)
+    plan = planned[0] if isinstance(planned, tuple) else planned
+    return [operator.name for operator in plan.dag.post_order_iter()]
+
+
+def _configure_context(context: DataContext) -> None:
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    # A block that cannot be had must not end the run: its clips come back in the next pass, in smaller blocks.
+    context.max_errored_blocks = -1
+    # The default (30 min without progress) would kill a run that waits for machines.
+    context.execution_no_progress_timeout_s = -1
+
+
+def _capacity(*, private: bool) -> Capacity:
+    total = ray.cluster_resources()
+    return Capacity(num_cpus=int(total.get("CPU", 1)), num_gpus=total.get("GPU", 0.0), private=private)
+
+
+def _read_shares(items: pa.Table, *, run_uri: str, storage: StorageOptions) -> Iterator[pa.Table]:
+    store = open_store(run_uri, options=storage)
+    for item in items.to_pylist():
+        unit = read_unit(store, item["unit"])
+        if item["clip_ids"]:
+            unit = unit.filter(pa.compute.is_in(unit["clip_id"], value_set=pa.array(item["clip_ids"], pa.string())))
+        route = pa.array([item["route"]] * len(unit), pa.int32())
+        attempts = pa.array([item["attempts"]] * len(unit), pa.int32())
+        yield unit.append_column("unit", route).append_column("attempts", attempts).select(CLIPS.names).cast(CLIPS)
+
+
+def _decode_block(clips: pa.Table, *, settings: DecodeSettings) -> pa.Table:
+    return _worker_decoder(settings)(clips)
+
+
+@lru_cache(maxsize=1)
+def _worker_decoder(settings: DecodeSettings) -> BlockDecoder:
+    # Ray reuses worker processes between tasks; so must the decoder child, whose start costs as much as ten clips.
+    return BlockDecoder(settings)
+
+
+class _ClassifierActor:
+    def __init__(self, settings: ClassifySettings) -> None:
+        self._classifier = BlockClassifier(settings)
+
+    def __call__(self, block: pa.Table) -> pa.Table:
+        try:
+            return self._classifier(block)
+        except DeviceLostError as error:
+            # Only a new process gets the device back: Ray restarts the actor and tries the block again.
+            logging.getLogger(__name__).error("%s", error)
+            os._exit(1)
+
+
+class _LostBlocks(logging.Handler):
+    """Counts the blocks Ray Data gives up on; it tells of them in its log only."""
+
+    def __init__(self, errors: BlockErrors) -> None:
+        super().__init__(level=logging.ERROR)
+        self._errors = errors
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.exc_info and record.exc_info[1] is not None:
+            error = record.exc_info[1]
+            self._errors.add(f"{type(error).__name__}: {str(error).strip().splitlines()[-1] if str(error) else ''}")

@@ -1,0 +1,105 @@
+"""How much of the machine each stage gets: pure arithmetic from the config and what the cluster has."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from vidcls_batch.config import ResourcesConfig
+from vidcls_batch.errors import ConfigError
+
+# Blocks of this size keep the object store's back-pressure working; larger ones outrun it, smaller ones cost overhead.
+BLOCK_BYTES = 64 << 20
+LARGEST_AUTO_BATCH = 32
+# Up to here each core of a CPU-only machine gets its own one-thread classifier: no thread hand-overs, and the
+# operating system shares the cores between decoding and inference whichever of the two is slower.
+MOST_CPU_ACTORS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Capacity:
+    """What a Ray cluster offers now. `private`: started by this process for this run alone."""
+
+    num_cpus: int
+    num_gpus: float
+    private: bool
+
+
+@dataclass(frozen=True, slots=True)
+class StageResources:
+    """What each stage asks of Ray; None leaves it to Ray."""
+
+    batch_size: int
+    decode_cpus: float
+    decode_tasks: int | None
+    decode_memory_mb: int | None
+    classify_cpus: float
+    classify_gpus: float
+    classify_actors: int
+    initial_actors: int
+    device: Literal["cpu", "cuda"]
+    num_threads: int
+
+
+def batch_size_for(frame_bytes: int, *, config: ResourcesConfig) -> int:
+    """Clips per block: the config's, else as many as fit BLOCK_BYTES, 1..LARGEST_AUTO_BATCH."""
+    if config.batch_size is not None:
+        return config.batch_size
+    return max(1, min(LARGEST_AUTO_BATCH, BLOCK_BYTES // frame_bytes))
+
+
+def logical_cpus(num_cpus: int) -> int:
+    """CPUs a private cluster declares for `num_cpus` real ones: decode tasks and classifiers may fill them both.
+
+    Ray never starts more than it has declared CPUs for; with just the real number, classifiers on a CPU-only machine
+    would take cores from decoding even while they wait for it.
+    """
+    return 2 * num_cpus + 1
+
+
+def stage_resources(config: ResourcesConfig, *, capacity: Capacity, frame_bytes: int) -> StageResources:
+    """Settle every `None` of the config for this cluster. Raises ConfigError when a GPU is asked for but not there."""
+    device = _device(config, capacity)
+    batch = batch_size_for(frame_bytes, config=config)
+    decode_tasks = config.decode_tasks
+    if decode_tasks is None and capacity.private:
+        decode_tasks = max(1, math.floor(capacity.num_cpus / config.decode_cpus))
+    if device == "cuda":
+        gpus = 1.0 if config.classify_gpus is None else config.classify_gpus
+        present = max(1, math.floor(capacity.num_gpus / gpus)) if gpus else 1
+        actors = config.classify_actors or present
+        cpus = 0.5 if config.classify_cpus is None else config.classify_cpus
+        threads = max(1, math.floor(cpus))
+    else:
+        gpus = 0.0
+        threads = max(1, math.ceil(capacity.num_cpus / MOST_CPU_ACTORS))
+        if config.classify_cpus is not None:
+            threads = max(1, math.floor(config.classify_cpus))
+        actors = config.classify_actors or max(1, capacity.num_cpus // threads)
+        present = actors
+        # Never equal to decode_cpus: equal remote arguments let Ray Data fuse decoding into the classifier.
+        cpus = 0.5 * threads if config.classify_cpus is None else config.classify_cpus
+        if not capacity.private and config.classify_cpus is None:
+            cpus, actors = float(threads), max(1, actors // 2)
+    if gpus == 0 and cpus == config.decode_cpus:
+        cpus += 0.01
+    return StageResources(
+        batch_size=batch,
+        decode_cpus=config.decode_cpus,
+        decode_tasks=decode_tasks,
+        decode_memory_mb=config.decode_memory_mb,
+        classify_cpus=cpus,
+        classify_gpus=gpus,
+        classify_actors=actors,
+        initial_actors=min(actors, present),
+        device=device,
+        num_threads=threads,
+    )
+
+
+def _device(config: ResourcesConfig, capacity: Capacity) -> Literal["cpu", "cuda"]:
+    if config.device != "auto":
+        if config.device == "cuda" and capacity.private and capacity.num_gpus == 0:
+            raise ConfigError("resources.device is cuda but this machine has no GPU; use auto or cpu")
+        return config.device
+    wants_gpu = capacity.num_gpus > 0 or bool(config.classify_gpus)
+    return "cuda" if wants_gpu else "cpu"

@@ -1,0 +1,120 @@
+"""The CPU stage: clips in, frames and facts out. Nothing a clip does leaves this stage but its row."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from functools import partial
+from typing import Self
+
+import numpy as np
+import pyarrow as pa
+
+from vidcls_batch.errors import ClipError, Status
+from vidcls_batch.schema import DECODED, ROUTE
+from vidcls_batch.stages.fetch import FetchedClip, FetchSettings, fetch_ahead
+from vidcls_batch.storage import StorageOptions, read_object
+from vidcls_batch.types import Clip, DecodeLimits, DecodeReport, FrameRequest, Frames
+from vidcls_batch.video.sandbox import SandboxedDecoder
+
+CLIPS = pa.schema(
+    [
+        *ROUTE,
+        pa.field("uri", pa.string(), nullable=False),
+        pa.field("start_s", pa.float64()),
+        pa.field("end_s", pa.float64()),
+        pa.field("attempts", pa.int32(), nullable=False),
+    ]
+)
+FRAMES = "frames"
+
+
+@dataclass(frozen=True, slots=True)
+class DecodeSettings:
+    """All that a decode worker needs; travels to the workers."""
+
+    request: FrameRequest
+    limits: DecodeLimits
+    backend: str
+    fetch: FetchSettings
+    storage: StorageOptions
+    num_threads: int = 1
+
+
+class BlockDecoder:
+    """Decodes blocks of clips in one worker process; owns the worker's decoder child."""
+
+    def __init__(self, settings: DecodeSettings) -> None:
+        self._settings = settings
+        self._decoder = SandboxedDecoder(
+            settings.request, limits=settings.limits, backend=settings.backend, num_threads=settings.num_threads
+        )
+        self._read: Callable[[str], bytes] = partial(
+            read_object,
+            options=settings.storage,
+            max_bytes=settings.limits.max_bytes,
+            timeout_s=settings.fetch.timeout_s,
+        )
+
+    def __call__(self, clips: pa.Table) -> pa.Table:
+        """Rows of CLIPS to rows of ROUTE, DECODED and `frames` (uint8 tensor [slots, H, W, 3]), in the same order.
+
+        A clip that fails carries black frames and its status.
+        """
+        request = self._settings.request
+        # One contiguous array per block crosses the object store without a copy; lists of arrays do not.
+        frames: Frames = np.zeros((len(clips), *request.frames_shape), np.uint8)
+        rows = []
+        fetched = fetch_ahead(_clips_of(clips), settings=self._settings.fetch, read=self._read)
+        for index, source in enumerate(fetched):
+            attempts = clips["attempts"][index].as_py()
+            rows.append({"attempts": attempts, **self._decode(source, out=frames[index])})
+        decoded = pa.Table.from_pylist(rows, schema=DECODED)
+        columns = [clips[name] for name in ROUTE.names] + decoded.columns
+        tensor = pa.FixedShapeTensorArray.from_numpy_ndarray(frames)
+        return pa.table([*columns, tensor], names=[*ROUTE.names, *DECODED.names, FRAMES])
+
+    def close(self) -> None:
+        """End the decoder child."""
+        self._decoder.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _decode(self, source: FetchedClip, *, out: Frames) -> dict[str, object]:
+        row: dict[str, object] = {
+            "num_bytes": source.num_bytes,
+            "content_hash": source.content_hash,
+            "fetch_ms": source.fetch_ms,
+        }
+        try:
+            if source.error is not None:
+                raise source.error
+            assert source.data is not None  # FetchedClip holds data or an error
+            clip = source.clip
+            report = self._decoder.decode(source.data, start_s=clip.start_s, end_s=clip.end_s, out=out)
+        except ClipError as error:
+            out[...] = 0
+            return row | _failure(error)
+        return row | {"status": Status.OK.value} | _report_columns(report)
+
+
+def _clips_of(table: pa.Table) -> list[Clip]:
+    names = [f.name for f in fields(Clip)]
+    return [Clip(**row) for row in table.select(names).to_pylist()]
+
+
+def _failure(error: ClipError) -> dict[str, object]:
+    return {
+        "status": error.status.value,
+        "error_stage": error.stage.value,
+        "error_code": error.code,
+        "error_message": error.message,
+    }
+
+
+def _report_columns(report: DecodeReport) -> dict[str, object]:
+    sections = (report.facts, report.quality)
+    columns = {f.name: getattr(section, f.name) for section in sections for f in fields(section)}
+    return columns | {"decoder": report.decoder, "decode_ms": report.decode_ms}
