@@ -46,7 +46,22 @@ class CheckpointError(VidclsError):
 
 
 class StorageError(VidclsError):
-    """An object store or file system did not do what was asked of it."""
+    """An object store or file system did not do what was asked of it.
+
+    `transient`: the same request may well succeed a little later (a timeout, a 503), so a caller may try again.
+    """
+
+    def __init__(self, message: str, *, transient: bool = False) -> None:
+        super().__init__(message)
+        self.transient = transient  # lives in __dict__, so it survives pickling
+
+
+class ObjectTooLargeError(StorageError):
+    """An object is larger than the caller allowed; its body was not read."""
+
+    def __init__(self, message: str, *, num_bytes: int = 0) -> None:
+        super().__init__(message)
+        self.num_bytes = num_bytes
 
 
 class RunMismatchError(VidclsError):
