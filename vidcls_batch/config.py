@@ -223,7 +223,8 @@ def _path_to_section(key: str) -> Any:
     return BeforeValidator(convert)
 
 
-def _label_source(value: object) -> object:
+def label_source(value: object) -> object:
+    """The short forms of a label set: a list is its labels, text a file or a built-in name."""
     if isinstance(value, list | tuple):
         return {"labels": value}
     if isinstance(value, str):
@@ -237,7 +238,7 @@ class Config(_Section):
 
     run: Annotated[RunConfig, _path_to_section("path")]
     manifest: Annotated[ManifestConfig, _path_to_section("path")]
-    label_set: Annotated[LabelSetConfig, BeforeValidator(_label_source)]
+    label_set: Annotated[LabelSetConfig, BeforeValidator(label_source)]
     decode: DecodeConfig = DecodeConfig()
     members: tuple[MemberConfig, ...] = Field(min_length=1)
     ensemble: EnsembleConfig = EnsembleConfig()
@@ -271,9 +272,7 @@ def load_config(path: str | Path, *, overrides: Sequence[str] = ()) -> Config:
         raise ConfigError(
             f"{path} holds {type(tree).__name__}, not the mapping a config is; start from configs/demo.yaml"
         )
-    for override in overrides:
-        tree = _with_override(tree, override)
-    return parse_config(tree, source=str(path))
+    return parse_config(with_overrides(tree, overrides), source=str(path))
 
 
 def parse_config(tree: Mapping[str, Any], *, source: str = "config") -> Config:
@@ -288,6 +287,13 @@ def parse_config(tree: Mapping[str, Any], *, source: str = "config") -> Config:
 def resolved(config: Config) -> dict[str, Any]:
     """The config with every default filled in, as plain JSON values."""
     tree: dict[str, Any] = json.loads(config.model_dump_json())
+    return tree
+
+
+def with_overrides(tree: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """A new tree with each `a.b.0.c=value` set; values are YAML. Raises ConfigError."""
+    for override in overrides:
+        tree = _with_override(tree, override)
     return tree
 
 
