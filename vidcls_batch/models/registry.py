@@ -1,0 +1,149 @@
+"""From names to models: which family, what a member wants and gives, and the loaded member itself."""
+
+import difflib
+import importlib
+from importlib.util import find_spec
+from typing import cast
+
+from vidcls_batch.config import MemberConfig
+from vidcls_batch.errors import CheckpointError, ConfigError
+from vidcls_batch.label_sets import load_label_set
+from vidcls_batch.models.base import CheckpointRecord, Family, FamilyDescription, MemberDescription
+from vidcls_batch.models.checkpoints import Checkpoint, CheckpointAccess, open_checkpoint
+from vidcls_batch.models.families import FAMILIES, FamilyFacts
+from vidcls_batch.models.member import LoadedMember, resolve_precision
+from vidcls_batch.models.zero_shot import DEFAULT_PROMPTS, fill_prompts
+from vidcls_batch.storage import StorageOptions
+
+
+def list_families() -> list[FamilyFacts]:
+    """All families, in the table's order."""
+    return list(FAMILIES)
+
+
+def family_facts(family: str) -> FamilyFacts:
+    """The row of a family. Raises ConfigError with a suggestion on a name that has none."""
+    by_name = {facts.family: facts for facts in FAMILIES}
+    if family not in by_name:
+        near = difflib.get_close_matches(family, by_name, n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise ConfigError(f"Unknown model family {family!r}.{hint} Known: {', '.join(by_name)}. See all: vidcls models")
+    return by_name[family]
+
+
+def open_family(family: str) -> Family:
+    """Import a family's code. Raises ConfigError on an unknown family or one whose extra is not installed."""
+    facts = family_facts(family)
+    if not facts.available:
+        missing = [module for module in facts.needs if find_spec(module) is None]
+        raise ConfigError(
+            f"Family {family!r} needs {', '.join(missing)}; install it with: pip install 'vidcls-batch[{facts.extra}]'"
+        )
+    return cast(Family, importlib.import_module(facts.module).FAMILY)
+
+
+def describe_member(
+    config: MemberConfig, *, labels: tuple[str, ...], access: CheckpointAccess | None = None
+) -> MemberDescription:
+    """What a member wants and gives, read from its checkpoint's small files; `labels` are the run's.
+
+    Raises ConfigError or CheckpointError, before anything heavy starts.
+    """
+    checkpoint = open_checkpoint(config.checkpoint, revision=config.revision, weights=False, access=access)
+    return _describe(config, checkpoint, run_labels=labels)
+
+
+def pinned(config: MemberConfig, description: MemberDescription) -> MemberConfig:
+    """The same member at the very revision that was described, so that all actors load one and the same."""
+    is_hub = description.revision is not None and "://" not in config.checkpoint
+    return config.model_copy(update={"revision": description.revision}) if is_hub else config
+
+
+def load_member(
+    config: MemberConfig,
+    *,
+    labels: tuple[str, ...],
+    device: str,
+    access: CheckpointAccess | None = None,
+) -> LoadedMember:
+    """Load a member's weights onto `device` (`cpu`, `cuda`, `cuda:1`); `labels` are the run's.
+
+    Raises ConfigError or CheckpointError. Sets no global state: threads and autotuning are the caller's.
+    """
+    checkpoint = open_checkpoint(config.checkpoint, revision=config.revision, access=access)
+    description = _describe(config, checkpoint, run_labels=labels)
+    dtype = resolve_precision(config.precision, device=device)
+    texts = fill_prompts(labels, description.prompts) if description.zero_shot else ()
+    loaded = open_family(config.family).load(checkpoint, texts=texts, device=device, dtype=dtype)
+    return LoadedMember(
+        name=config.name,
+        input=description.input,
+        labels=description.labels,
+        record=CheckpointRecord(
+            checkpoint=config.checkpoint,
+            revision=description.revision,
+            weights_sha256=checkpoint.weights_sha256(),
+            licence=description.licence,
+            num_parameters=loaded.num_parameters,
+        ),
+        device=device,
+        dtype=dtype,
+        network=loaded.network,
+    )
+
+
+def checkpoint_access(storage: StorageOptions) -> CheckpointAccess:
+    """How a run reaches its checkpoints: through the same stores as its data."""
+    return CheckpointAccess(storage=storage)
+
+
+def weights_sha256(config: MemberConfig, *, access: CheckpointAccess | None = None) -> str:
+    """SHA-256 of a member's weight files, fetched when they are not here. Raises CheckpointError."""
+    return open_checkpoint(config.checkpoint, revision=config.revision, access=access).weights_sha256()
+
+
+def _hub_licence(family: str, checkpoint: str) -> str | None:
+    """The licence known for a hub checkpoint of this family, None when it is not one of its publisher's."""
+    facts = family_facts(family)
+    return facts.licence if checkpoint.startswith(facts.hub_prefixes) else None
+
+
+def _describe(config: MemberConfig, checkpoint: Checkpoint, *, run_labels: tuple[str, ...]) -> MemberDescription:
+    where = f"members.{config.name}"
+    try:
+        facts = open_family(config.family).describe(checkpoint, config.sampling)
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from error
+    zero_shot = facts.num_outputs is None
+    if zero_shot and config.labels is not None:
+        raise ConfigError(f"{where}.labels: {config.family} is zero-shot and scores the run's label_set; leave it out")
+    if not zero_shot and config.prompts is not None:
+        raise ConfigError(f"{where}.prompts: {config.family} has a trained head and reads no prompts; leave it out")
+    return MemberDescription(
+        name=config.name,
+        family=config.family,
+        input=facts.input,
+        labels=run_labels if zero_shot else _head_labels(config, facts, where=where),
+        zero_shot=zero_shot,
+        prompts=(config.prompts or DEFAULT_PROMPTS) if zero_shot else (),
+        embedding_dim=facts.embedding_dim,
+        checkpoint=config.checkpoint,
+        revision=checkpoint.revision,
+        licence=checkpoint.card_licence() or _hub_licence(config.family, config.checkpoint),
+        preprocessing_from=facts.preprocessing_from,
+    )
+
+
+def _head_labels(config: MemberConfig, facts: FamilyDescription, *, where: str) -> tuple[str, ...]:
+    labels = load_label_set(config.labels).labels if config.labels is not None else facts.labels
+    if labels is None:
+        raise CheckpointError(
+            f"{where}: {config.checkpoint} does not name its head's {facts.num_outputs} outputs; give their names in "
+            f"order as {where}.labels (a label-set name, a file or a list)"
+        )
+    if len(labels) != facts.num_outputs:
+        raise CheckpointError(
+            f"{where}.labels has {len(labels)} names, but the head of {config.checkpoint} has "
+            f"{facts.num_outputs} outputs"
+        )
+    return labels

@@ -1,0 +1,103 @@
+"""Families that transformers offers as `…ForVideoClassification`: a backbone and a linear `classifier` on top."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, cast
+
+from vidcls_batch.config import SamplingConfig
+from vidcls_batch.errors import CheckpointError
+from vidcls_batch.models.base import FamilyDescription, InputSpec, LoadedNetwork, Scores
+from vidcls_batch.models.checkpoints import Checkpoint
+from vidcls_batch.models.input_spec import read_input_spec, resolve_sampling
+from vidcls_batch.models.pretrained import load_pretrained
+from vidcls_batch.types import Sampling
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+
+@dataclass(frozen=True, slots=True)
+class TransformersVideoFamily:
+    """One such family: which class, where its config keeps its sizes, and what its authors published."""
+
+    model_type: str  # in config.json
+    model_class: str
+    frames_key: str
+    default_frames: int
+    size_key: str
+    default_size: int
+    default_width: int  # hidden size, the embedding's length
+    sampling: Callable[[int], Sampling]  # from the number of frames
+    recipe: Callable[[Sampling, int], InputSpec]  # from the sampling and the image size
+
+    def describe(self, checkpoint: Checkpoint, sampling: SamplingConfig) -> FamilyDescription:
+        """Sizes and labels from config.json, preprocessing from the processor's file."""
+        config = read_config(checkpoint, model_type=self.model_type)
+        frames = _size(config, self.frames_key, self.default_frames)
+        resolved = resolve_sampling(self.sampling(frames), sampling, fixed_frames=True)
+        recipe = self.recipe(resolved, _size(config, self.size_key, self.default_size))
+        spec, source = read_input_spec(checkpoint, recipe=recipe)
+        count, labels = read_labels(config)
+        return FamilyDescription(
+            input=spec,
+            preprocessing_from=source,
+            num_outputs=count,
+            labels=labels,
+            embedding_dim=_size(config, "hidden_size", self.default_width),
+        )
+
+    def load(
+        self, checkpoint: Checkpoint, *, texts: tuple[tuple[str, ...], ...], device: str, dtype: "torch.dtype"
+    ) -> LoadedNetwork:
+        """The whole model; `texts` is empty, the head is trained."""
+        import torch
+
+        model = load_pretrained(checkpoint, model_class=self.model_class)
+        num_parameters = sum(p.numel() for p in model.parameters())
+        model = model.to(device=device, dtype=dtype)
+        head = cast("nn.Module", model.classifier)
+        model.classifier = torch.nn.Identity()  # the model now gives what its head would see: the embedding
+
+        def network(pixels: "Tensor") -> Scores:
+            embeddings = model(pixels).logits
+            return Scores(logits=head(embeddings), embeddings=embeddings)
+
+        return LoadedNetwork(network=network, num_parameters=num_parameters)
+
+
+def read_config(checkpoint: Checkpoint, *, model_type: str) -> dict[str, object]:
+    """The folder's config.json. Raises CheckpointError when there is none or it is another model's."""
+    config = checkpoint.read_json("config.json")
+    if config is None:
+        raise CheckpointError(
+            f"{checkpoint.name} has no config.json in {checkpoint.path}; expected a folder written by save_pretrained"
+        )
+    if config.get("model_type") != model_type:
+        raise CheckpointError(
+            f"{checkpoint.name} is a {config.get('model_type')!r} model, but its member's family needs {model_type!r}; "
+            "change the member's family, see `vidcls models`"
+        )
+    return config
+
+
+def read_labels(config: Mapping[str, object]) -> tuple[int, tuple[str, ...] | None]:
+    """How many outputs the head has, and their names in order; None where they are transformers' `LABEL_0` fillers."""
+    id2label = config.get("id2label")
+    if not isinstance(id2label, dict) or not id2label:
+        count = config.get("num_labels", 2)  # transformers leaves its default of 2 out of the file
+        return (count if isinstance(count, int) else 2), None
+    names = {int(k): str(v) for k, v in id2label.items()}
+    if sorted(names) != list(range(len(names))):
+        raise CheckpointError(f"config.json: id2label has the ids {sorted(names)[:5]}…, expected 0 to {len(names) - 1}")
+    labels = tuple(names[i] for i in range(len(names)))
+    return len(labels), None if labels == tuple(f"LABEL_{i}" for i in range(len(labels))) else labels
+
+
+def _size(config: Mapping[str, object], key: str, default: int) -> int:
+    value = config.get(key, default)
+    if isinstance(value, list) and len(set(value)) == 1:
+        value = value[0]
+    if not isinstance(value, int) or value < 1:
+        raise CheckpointError(f"config.json: {key} is {value!r}, expected a positive number")
+    return value
