@@ -284,6 +284,11 @@ def parse_config(tree: Mapping[str, Any], *, source: str = "config") -> Config:
         raise ConfigError(f"{source} is not a valid config:\n" + "\n".join(f"  - {line}" for line in lines)) from error
 
 
+def ray_address(run: RunConfig) -> str | None:
+    """The Ray cluster to join: the config's, else RAY_ADDRESS (set in a submitted job), else None: a private one."""
+    return run.ray_address or os.environ.get("RAY_ADDRESS") or None
+
+
 def resolved(config: Config) -> dict[str, Any]:
     """The config with every default filled in, as plain JSON values."""
     tree: dict[str, Any] = json.loads(config.model_dump_json())

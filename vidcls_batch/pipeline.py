@@ -2,6 +2,7 @@
 
 import logging
 import os
+import pickle
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -133,7 +134,7 @@ def build_dataset(shares: Sequence[UnitShare], *, stages: Stages, resources: Sta
         .repartition(target_num_rows_per_block=resources.batch_size)
         .map_batches(
             _decode_block,
-            fn_kwargs={"settings": stages.decode},
+            fn_kwargs={"pickled_settings": pickle.dumps(stages.decode)},
             batch_size=None,
             batch_format="pyarrow",
             num_cpus=resources.decode_cpus,
@@ -194,14 +195,15 @@ def _read_shares(items: pa.Table, *, run_uri: str, storage: StorageOptions) -> I
         yield unit.append_column("unit", route).append_column("attempts", attempts).select(CLIPS.names).cast(CLIPS)
 
 
-def _decode_block(clips: pa.Table, *, settings: DecodeSettings) -> pa.Table:
-    return _worker_decoder(settings)(clips)
+def _decode_block(clips: pa.Table, *, pickled_settings: bytes) -> pa.Table:
+    return _worker_decoder(pickled_settings)(clips)
 
 
 @lru_cache(maxsize=1)
-def _worker_decoder(settings: DecodeSettings) -> BlockDecoder:
+def _worker_decoder(pickled_settings: bytes) -> BlockDecoder:
     # Ray reuses worker processes between tasks; so must the decoder child, whose start costs as much as ten clips.
-    return BlockDecoder(settings)
+    # The settings come pickled because equal bytes are what a cache can tell apart.
+    return BlockDecoder(pickle.loads(pickled_settings))
 
 
 class _ClassifierActor:

@@ -1,7 +1,7 @@
 """How much of the machine each stage gets: pure arithmetic from the config and what the cluster has."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from vidcls_batch.config import ResourcesConfig
@@ -38,6 +38,10 @@ class StageResources:
     initial_actors: int
     device: Literal["cpu", "cuda"]
     num_threads: int
+
+    def with_batch_size(self, batch_size: int) -> "StageResources":
+        """The same with other blocks."""
+        return replace(self, batch_size=batch_size)
 
 
 def batch_size_for(frame_bytes: int, *, config: ResourcesConfig) -> int:

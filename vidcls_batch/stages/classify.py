@@ -15,8 +15,8 @@ from vidcls_batch.config import MemberConfig
 from vidcls_batch.errors import Stage, Status, VidclsError
 from vidcls_batch.labeling.ensemble import Decision, Scores, agreement, decide, softmax, weighted_mean
 from vidcls_batch.labeling.mapping import head_to_run_labels
-from vidcls_batch.models.base import Member, combine_views
-from vidcls_batch.models.registry import load_member
+from vidcls_batch.models.base import combine_views
+from vidcls_batch.models.registry import checkpoint_access, load_member
 from vidcls_batch.schema import DECODED, ROUTE, MemberColumns, result_schema
 from vidcls_batch.stages.decode import FRAMES
 from vidcls_batch.storage import StorageOptions
@@ -47,7 +47,8 @@ class _Scored:
     """What one member says of B clips."""
 
     probabilities: Scores  # [B, K] over the run's labels
-    logits: NDArray[np.float32]  # [B, K']
+    logits: NDArray[np.float32]  # [B, K'], views combined
+    embeddings: NDArray[np.float32] | None  # [B, D], mean over views
 
 
 class BlockClassifier:
@@ -57,9 +58,9 @@ class BlockClassifier:
         # Two torch processes with two threads each on two cores run ten times slower than one after the other.
         torch.set_num_threads(settings.num_threads)
         self._settings = settings
+        access = checkpoint_access(settings.storage)
         self._members = [
-            load_member(m, labels=settings.labels, device=settings.device, storage=settings.storage)
-            for m in settings.members
+            load_member(m, labels=settings.labels, device=settings.device, access=access) for m in settings.members
         ]
         self._positions = [head_to_run_labels(m.labels, run_labels=settings.labels) for m in self._members]
         self._schema = result_schema(settings.columns)
@@ -76,18 +77,10 @@ class BlockClassifier:
         infer_ms = (time.perf_counter() - started) * 1e3 / max(len(to_score), 1)
         for index, message in errors.items():
             rows[index] |= _model_failure(message)
-        labeled = np.array([i for i in to_score if i not in errors], dtype=np.int64)
         for indices, members in scored:
             for index, columns in zip(indices, self._label_columns(members), strict=True):
-                rows[index] |= columns
-        for index in labeled:
-            rows[index]["infer_ms"] = infer_ms
+                rows[index] |= columns | {"infer_ms": infer_ms}
         return pa.Table.from_pylist(rows, schema=self._schema)
-
-    def score(self, frames: Frames) -> tuple[list[Scores], Scores]:
-        """Members' and ensemble's probabilities, each [B, K], of decoded frames uint8 [B, slots, H, W, 3]."""
-        members = [s.probabilities for s in self._score(frames)]
-        return members, weighted_mean(members, self._settings.weights)
 
     def _score_isolating(
         self, frames: Frames, indices: NDArray[np.int64]
@@ -123,14 +116,14 @@ class BlockClassifier:
     def _score_member(self, index: int, frames: torch.Tensor) -> _Scored:
         member = self._members[index]
         slots = self._settings.request.slots_of(member.input.sampling)
-        with torch.inference_mode():
-            per_view = member.logits(frames[:, slots])
-        logits = combine_views(per_view).float().cpu().numpy()
+        scores = member.score(frames[:, slots])
+        logits = combine_views(scores.logits).cpu().numpy()
         if not np.isfinite(logits).all():
             raise ValueError(f"member {member.name} gave logits that are not finite numbers")
         run_logits = np.full((len(logits), len(self._settings.labels)), -np.inf)
         run_logits[:, self._positions[index]] = logits
-        return _Scored(probabilities=softmax(run_logits), logits=logits)
+        embeddings = None if scores.embeddings is None else scores.embeddings.mean(dim=1).cpu().numpy()
+        return _Scored(probabilities=softmax(run_logits), logits=logits, embeddings=embeddings)
 
     def _label_columns(self, members: Sequence[_Scored]) -> list[dict[str, object]]:
         settings = self._settings
@@ -163,6 +156,8 @@ class BlockClassifier:
         }
         if columns.num_logits is not None:
             row[f"{prefix}logits"] = scored.logits[i].astype(np.float16)
+        if columns.embedding_dim is not None and scored.embeddings is not None:
+            row[f"{prefix}embedding"] = scored.embeddings[i].astype(np.float16)
         return row
 
 

@@ -1,0 +1,160 @@
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+
+from vidcls_batch.models.base import Scores
+from vidcls_batch.schema import DECODED, ROUTE, MemberColumns, result_schema
+from vidcls_batch.stages import classify
+from vidcls_batch.stages.classify import BlockClassifier, ClassifySettings, DeviceLostError
+from vidcls_batch.stages.decode import FRAMES
+from vidcls_batch.storage import StorageOptions
+from vidcls_batch.types import FrameRequest, Sampling
+
+SAMPLING = Sampling(num_frames=2)
+REQUEST = FrameRequest(samplings=(SAMPLING,), height=4, width=4)
+LABELS = ("dark", "grey", "bright")
+BAD = 13  # a clip of this grey level makes the member fail
+
+
+class BrightnessMember:
+    """Scores a clip by its mean grey level; fails as told on clips of level BAD."""
+
+    labels = ("bright", "dark", "grey")  # another order than the run's
+    input = SimpleNamespace(sampling=SAMPLING)
+    name = "m"
+
+    def __init__(self, failure: str = "") -> None:
+        self.failure = failure
+        self.batches: list[int] = []
+
+    def score(self, frames: torch.Tensor) -> Scores:
+        self.batches.append(len(frames))
+        level = frames.float().mean(dim=(1, 2, 3, 4))
+        bad = (level - BAD).abs() < 0.5
+        if bad.any() and self.failure == "raises":
+            raise RuntimeError("shape mismatch in layer 3")
+        if self.failure == "memory" and len(frames) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        logits = torch.stack([level / 64, 2 - level / 64, 1 - (level - 128).abs() / 64], dim=1)
+        if self.failure == "nan":
+            logits[bad] = float("nan")
+        return Scores(logits=logits[:, None], embeddings=level[:, None, None].repeat(1, 1, 2))
+
+
+def settings(**changes: object) -> ClassifySettings:
+    given: dict[str, object] = {
+        "members": (SimpleNamespace(name="m"),),
+        "columns": (MemberColumns("m", num_logits=3, embedding_dim=2),),
+        "weights": (1.0,),
+        "labels": LABELS,
+        "request": REQUEST,
+        "storage": StorageOptions(),
+        "device": "cpu",
+        "num_threads": 1,
+        "top_k": 2,
+    }
+    return ClassifySettings(**(given | changes))
+
+
+def block(levels: list[int], *, failed: tuple[int, ...] = ()) -> pa.Table:
+    frames = np.zeros((len(levels), *REQUEST.frames_shape), np.uint8)
+    rows = []
+    for i, level in enumerate(levels):
+        frames[i] = level
+        status = "timeout" if i in failed else "ok"
+        rows.append({"unit": 0, "clip_id": f"clip{i}", "status": status, "attempts": 1})
+    decoded = pa.Table.from_pylist(rows, schema=pa.schema([*ROUTE, *DECODED]))
+    return decoded.append_column(FRAMES, pa.FixedShapeTensorArray.from_numpy_ndarray(frames))
+
+
+@pytest.fixture
+def classifier(monkeypatch):
+    def make(failure: str = "", **changes: object) -> tuple[BlockClassifier, BrightnessMember]:
+        member = BrightnessMember(failure)
+        monkeypatch.setattr(classify, "load_member", lambda *_, **__: member)
+        return BlockClassifier(settings(**changes)), member
+
+    return make
+
+
+def test_each_row_gets_the_label_of_its_own_frames_in_the_runs_label_ids(classifier):
+    score, _ = classifier()
+    rows = score(block([250, 0, 128])).to_pylist()
+    assert [r["label"] for r in rows] == ["bright", "dark", "grey"]
+    assert [r["label_id"] for r in rows] == [2, 0, 1]
+    assert [r["clip_id"] for r in rows] == ["clip0", "clip1", "clip2"]
+    assert rows[0]["m_label"] == "bright"
+    assert rows[0]["topk_labels"][0] == "bright"
+    assert len(rows[0]["topk_scores"]) == 2
+    assert rows[0]["agreement"] == 1.0
+
+
+def test_result_has_the_runs_schema_with_optional_evidence(classifier):
+    score, _ = classifier()
+    table = score(block([250, 0]))
+    assert table.schema == result_schema(settings().columns)
+    assert table["m_embedding"].to_pylist()[0] == [250.0, 250.0]
+    assert len(table["m_logits"].to_pylist()[0]) == 3
+
+
+def test_failed_clips_are_never_scored_and_keep_their_status(classifier):
+    score, member = classifier()
+    rows = score(block([250, 0, 128], failed=(1,))).to_pylist()
+    assert member.batches == [2]
+    assert [r["status"] for r in rows] == ["ok", "timeout", "ok"]
+    assert rows[1]["label"] is None
+    assert [r["label"] for r in rows] == ["bright", None, "grey"]
+
+
+def test_block_of_failures_only_needs_no_model(classifier):
+    score, member = classifier()
+    assert score(block([1, 2], failed=(0, 1)))["status"].to_pylist() == ["timeout"] * 2
+    assert member.batches == []
+
+
+@pytest.mark.parametrize("failure", ["raises", "nan"])
+def test_clip_whose_classification_fails_becomes_model_error_and_the_others_are_labeled(classifier, failure):
+    score, _ = classifier(failure)
+    levels = [250, 0, BAD, 128, 255, 1, 2]
+    rows = score(block(levels)).to_pylist()
+    assert [r["status"] for r in rows] == ["ok", "ok", "model_error", "ok", "ok", "ok", "ok"]
+    bad = rows[2]
+    assert (bad["error_stage"], bad["error_code"]) == ("classify", "member_raised")
+    assert ("layer 3" in bad["error_message"]) or ("not finite" in bad["error_message"])
+    assert bad["label"] is None
+    assert bad["m_label"] is None
+    assert [r["label"] for r in rows if r["status"] == "ok"] == ["bright", "dark", "grey", "bright", "dark", "dark"]
+
+
+def test_out_of_memory_halves_the_batch_and_remembers(classifier):
+    score, member = classifier("memory")
+    assert set(score(block([250] * 8))["status"].to_pylist()) == {"ok"}
+    first = list(member.batches)
+    score(block([250] * 8))
+    assert max(first) == 8
+    assert max(member.batches[len(first) :]) == 2
+
+
+def test_lost_device_is_not_blamed_on_a_clip(classifier, monkeypatch):
+    score, _ = classifier("raises", device="cuda")
+    monkeypatch.setattr(classify, "_to_device", lambda frames, _: torch.from_numpy(frames.copy()))
+
+    def broken(*_: object) -> None:
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    monkeypatch.setattr(torch.cuda, "synchronize", broken)
+    with pytest.raises(DeviceLostError, match="cuda is lost"):
+        score(block([BAD]))
+
+
+def test_threads_are_set_from_the_settings(classifier):
+    classifier(num_threads=1)
+    assert torch.get_num_threads() == 1
+
+
+def test_module_needs_no_ray():
+    assert "import ray" not in Path(classify.__file__).read_text()

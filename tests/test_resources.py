@@ -1,0 +1,54 @@
+import pytest
+
+from vidcls_batch.config import ResourcesConfig
+from vidcls_batch.errors import ConfigError
+from vidcls_batch.resources import Capacity, batch_size_for, stage_resources
+
+MB = 1 << 20
+
+
+def settle(capacity: Capacity, **given: object):
+    return stage_resources(ResourcesConfig.model_validate(given), capacity=capacity, frame_bytes=3 * MB)
+
+
+def test_blocks_hold_about_sixty_four_megabytes_of_frames():
+    config = ResourcesConfig()
+    assert batch_size_for(4 * MB, config=config) == 16
+    assert batch_size_for(500 * MB, config=config) == 1
+    assert batch_size_for(1000, config=config) == 32
+    assert batch_size_for(500 * MB, config=ResourcesConfig(batch_size=7)) == 7
+
+
+def test_private_cpu_machine_may_fill_its_cores_with_either_stage():
+    stages = settle(Capacity(num_cpus=2, num_gpus=0, private=True))
+    assert (stages.decode_tasks, stages.classify_actors, stages.num_threads) == (2, 2, 1)
+    assert stages.device == "cpu"
+
+
+@pytest.mark.parametrize("cpus", [1, 2, 8, 64, 200])
+def test_threads_of_all_classifiers_together_never_exceed_the_cores(cpus):
+    stages = settle(Capacity(num_cpus=cpus, num_gpus=0, private=True))
+    assert stages.classify_actors * stages.num_threads <= max(cpus, stages.num_threads)
+
+
+def test_gpu_machine_gets_an_actor_per_gpu_from_the_start():
+    stages = settle(Capacity(num_cpus=16, num_gpus=4, private=True))
+    assert (stages.device, stages.classify_gpus, stages.classify_actors, stages.initial_actors) == ("cuda", 1.0, 4, 4)
+    shared = settle(Capacity(num_cpus=16, num_gpus=4, private=True), classify_gpus=0.5)
+    assert shared.classify_actors == 8
+
+
+def test_autoscaling_cluster_may_ask_for_more_actors_than_it_has_gpus_now():
+    stages = settle(Capacity(num_cpus=4, num_gpus=0, private=False), classify_gpus=1, classify_actors=8)
+    assert (stages.device, stages.classify_actors, stages.initial_actors) == ("cuda", 8, 1)
+
+
+def test_stages_never_ask_for_equal_resources_so_that_ray_cannot_fuse_them():
+    for cpus in (1.0, 0.5, 2.0):
+        stages = settle(Capacity(num_cpus=8, num_gpus=0, private=False), decode_cpus=cpus, classify_cpus=cpus)
+        assert stages.decode_cpus != stages.classify_cpus
+
+
+def test_cuda_on_a_machine_without_gpu_is_refused():
+    with pytest.raises(ConfigError, match="no GPU"):
+        settle(Capacity(num_cpus=8, num_gpus=0, private=True), device="cuda")

@@ -1,0 +1,247 @@
+"""The command `vidcls`."""
+
+import json
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from vidcls_batch.config import config_json_schema, load_config
+from vidcls_batch.errors import (
+    CheckpointError,
+    ConfigError,
+    IncompleteRunError,
+    ManifestError,
+    RunMismatchError,
+    StorageError,
+    VerificationError,
+    VidclsError,
+)
+
+# What a script can tell from the exit status; anything else that the tool raises on purpose is 1.
+EXIT_CODES: dict[type[VidclsError], int] = {
+    ConfigError: 2,
+    ManifestError: 2,
+    CheckpointError: 2,
+    IncompleteRunError: 3,
+    RunMismatchError: 4,
+    VerificationError: 5,
+    StorageError: 6,
+}
+EXIT_INTERRUPTED = 130
+
+app = typer.Typer(
+    help="Label video datasets at scale: manifest in, one Parquet row per clip out.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+out = Console(highlight=False, soft_wrap=True)
+err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+ConfigArg = Annotated[Path, typer.Argument(help="The run's YAML config.", show_default=False)]
+RunArg = Annotated[str, typer.Argument(help="A run folder: a path or any fsspec URI.", show_default=False)]
+SetOption = Annotated[
+    list[str] | None, typer.Option("--set", help="Override one key, e.g. --set members.0.precision=bf16. Repeatable.")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
+EndpointOption = Annotated[
+    str | None, typer.Option("--endpoint-url", help="S3 endpoint; default: AWS_ENDPOINT_URL or Amazon.")
+]
+
+
+@app.command(epilog="Example: vidcls manifest 's3://bucket/clips/**/*.mp4' -o clips.parquet")
+def manifest(
+    prefix: Annotated[str, typer.Argument(help="A folder or glob of videos.", show_default=False)],
+    output: Annotated[str, typer.Option("-o", "--output", help="Where to write: .parquet, .csv or .jsonl.")],
+    endpoint_url: EndpointOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List the videos below PREFIX into a manifest file."""
+    from vidcls_batch.dataset.manifest import write_manifest
+    from vidcls_batch.storage import StorageOptions
+
+    with _failures_told(as_json):
+        count = write_manifest(prefix, output, options=StorageOptions(endpoint_url=endpoint_url))
+        _tell({"videos": count, "manifest": output}, f"{count:,} videos listed in {output}", as_json)
+
+
+@app.command(epilog="Example: vidcls plan configs/demo.yaml --set run=/tmp/run1")
+def plan(config: ConfigArg, overrides: SetOption = None, as_json: JsonOption = False) -> None:
+    """Check everything a run needs and cut its manifest into work units; labels nothing."""
+    from vidcls_batch.labeling_run import plan_run
+    from vidcls_batch.progress import ConsoleProgress
+
+    with _failures_told(as_json), ConsoleProgress() as progress:
+        summary = plan_run(load_config(config, overrides=overrides or ()), progress=progress)
+        _tell(asdict(summary), str(summary), as_json)
+
+
+@app.command(epilog="Example: vidcls run configs/demo.yaml --set run=s3://bucket/runs/demo")
+def run(config: ConfigArg, overrides: SetOption = None, as_json: JsonOption = False) -> None:
+    """Label every clip that has no row yet, then verify the table. The same command again resumes."""
+    from vidcls_batch.labeling_run import run_labeling
+    from vidcls_batch.progress import ConsoleProgress
+
+    with _failures_told(as_json, resume=f"vidcls run {config}"), ConsoleProgress() as progress:
+        outcome = run_labeling(load_config(config, overrides=overrides or ()), progress=progress)
+        _tell(asdict(outcome), str(outcome), as_json)
+
+
+@app.command(epilog="Example: vidcls status runs/k400 --json")
+def status(run_folder: RunArg, endpoint_url: EndpointOption = None, as_json: JsonOption = False) -> None:
+    """How far a run is: clips by status, units committed, finished or not."""
+    from vidcls_batch.dataset.status import run_status
+    from vidcls_batch.storage import open_store
+
+    with _failures_told(as_json):
+        summary = run_status(open_store(run_folder, options=_options(endpoint_url)))
+        _tell(asdict(summary), str(summary), as_json)
+
+
+@app.command(epilog="Example: vidcls verify s3://bucket/runs/k400")
+def verify(run_folder: RunArg, endpoint_url: EndpointOption = None, as_json: JsonOption = False) -> None:
+    """Prove that the table holds exactly one row for each planned clip; exits 5 when it does not."""
+    from vidcls_batch.dataset.plan import require_plan
+    from vidcls_batch.dataset.verify import verify_run
+    from vidcls_batch.storage import open_store
+
+    with _failures_told(as_json):
+        store = open_store(run_folder, options=_options(endpoint_url))
+        verification = verify_run(store, require_plan(store))
+        _tell(asdict(verification) | {"ok": verification.ok}, str(verification), as_json)
+        if not verification.ok:
+            raise typer.Exit(EXIT_CODES[VerificationError])
+
+
+@app.command(epilog="Example: vidcls retry runs/k400 --status fetch_error,timeout")
+def retry(
+    run_folder: RunArg,
+    statuses: Annotated[str, typer.Option("--status", help="Which failures to try again, comma-separated.")],
+    overrides: SetOption = None,
+    endpoint_url: EndpointOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Label the failed clips of a finished run again; their units are rewritten whole, other rows stay as they are."""
+    from vidcls_batch.progress import ConsoleProgress
+    from vidcls_batch.retry import retry_failed
+
+    with (
+        _failures_told(as_json, resume=f"vidcls retry {run_folder} --status {statuses}"),
+        ConsoleProgress() as progress,
+    ):
+        outcome = retry_failed(
+            run_folder,
+            statuses=tuple(s.strip() for s in statuses.split(",") if s.strip()),
+            options=_options(endpoint_url),
+            overrides=overrides or (),
+            progress=progress,
+        )
+        _tell(asdict(outcome), str(outcome), as_json)
+
+
+@app.command(epilog="Example: vidcls peek clip.mp4 --config configs/demo.yaml --sheet frames.png")
+def peek(
+    video: Annotated[str, typer.Argument(help="One video: a path or any fsspec URI.", show_default=False)],
+    config: Annotated[Path, typer.Option("--config", help="The run's YAML config; its run and manifest are not used.")],
+    start_s: Annotated[float | None, typer.Option("--start-s", help="Where the clip starts, seconds.")] = None,
+    end_s: Annotated[float | None, typer.Option("--end-s", help="Where the clip ends, seconds.")] = None,
+    sheet: Annotated[Path | None, typer.Option("--sheet", help="Write the frames the models saw as a PNG.")] = None,
+    overrides: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Label one clip in this process, without Ray, and show what each member says of it."""
+    from vidcls_batch.peek import peek_at
+
+    with _failures_told(as_json):
+        seen = peek_at(
+            video, config=load_config(config, overrides=overrides or ()), start_s=start_s, end_s=end_s, sheet=sheet
+        )
+        _tell(seen.as_json(), str(seen), as_json)
+        if not seen.ok:
+            raise typer.Exit(1)
+
+
+@app.command(epilog="Example: vidcls models --json")
+def models(as_json: JsonOption = False) -> None:
+    """List the model families a config can name."""
+    from vidcls_batch.models.registry import list_families
+
+    families = list_families()
+    if as_json:
+        _tell([asdict(f) for f in families], "", as_json)
+        return
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for column in ("family", "model", "M params", "GFLOPs/view", "sampling", "views", "K400 top-1", "licence", "needs"):
+        table.add_column(column)
+    for family in families:
+        needs = "-" if family.available else f"pip install 'vidcls-batch[{family.extra}]'"
+        for model in family.models:
+            table.add_row(
+                family.family,
+                model.name,
+                f"{model.parameters_m:g}",
+                _or_dash(model.gflops_per_view),
+                family.sampling,
+                model.views,
+                _or_dash(model.k400_top1),
+                family.licence or "-",
+                needs,
+            )
+    out.print(table)
+    out.print("Accuracies are the authors' own; --json names their sources.")
+
+
+@app.command(epilog="Example: vidcls config-schema > vidcls.schema.json")
+def config_schema() -> None:
+    """Print the JSON Schema of config files, for editors that complete and check YAML."""
+    typer.echo(json.dumps(config_json_schema(), indent=2))
+
+
+@contextmanager
+def _failures_told(as_json: bool, *, resume: str | None = None) -> Iterator[None]:
+    """Turn what the tool raises on purpose into a message and an exit status; a bug keeps its traceback."""
+    # A preempted machine's SIGTERM ends a run as cleanly as Ctrl-C.
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        yield
+    except VidclsError as error:
+        code = next((c for kind, c in EXIT_CODES.items() if isinstance(error, kind)), 1)
+        if as_json:
+            typer.echo(json.dumps({"error": type(error).__name__, "message": str(error), "exit_code": code}))
+        err.print(f"Error: {error}", style="red", markup=False)
+        raise typer.Exit(code) from error
+    except KeyboardInterrupt:
+        err.print("Stopped. What is committed stays committed.", markup=False)
+        if resume:
+            err.print(f"To go on where it stopped, run the same command again:  {resume} ...", markup=False)
+        raise typer.Exit(EXIT_INTERRUPTED) from None
+
+
+def _interrupt(*_: object) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def _tell(facts: Any, text: str, as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps(facts, indent=2, default=str))
+    else:
+        out.print(text, markup=False)
+
+
+def _options(endpoint_url: str | None) -> Any:
+    from vidcls_batch.config import RunConfig
+    from vidcls_batch.storage import storage_options
+
+    return storage_options(RunConfig(path="-", endpoint_url=endpoint_url))
+
+
+def _or_dash(value: float | None) -> str:
+    return "-" if value is None else f"{value:g}"

@@ -1,0 +1,177 @@
+"""A labeling run: plan, label until nothing is missing, check, verify. The one place that decides what happens next."""
+
+import secrets
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from vidcls_batch.canary import check_canary, choose_canary
+from vidcls_batch.config import Config, ray_address
+from vidcls_batch.dataset.commit import UnitCollector, pending_units
+from vidcls_batch.dataset.plan import Plan, load_plan, make_plan
+from vidcls_batch.dataset.verify import Verification, is_marked_success, mark_success, verify_run
+from vidcls_batch.errors import Status, VerificationError
+from vidcls_batch.passes import label_in_passes
+from vidcls_batch.pipeline import Stages, ray_cluster
+from vidcls_batch.progress import RunProgress, format_duration
+from vidcls_batch.resources import stage_resources
+from vidcls_batch.run_spec import RunSpec, resolve_run
+from vidcls_batch.storage import Store, open_store
+
+
+@dataclass(frozen=True, slots=True)
+class RunOutcome:
+    """How a run ended; its table is complete and verified."""
+
+    run_uri: str
+    num_clips: int
+    statuses: dict[str, int]
+    labeled_now: int  # clips that this process labeled; 0 when the run was already finished
+    seconds: float
+    warnings: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        ok = self.statuses.get(Status.OK, 0)
+        failed = [f"{name} {count:,}" for name, count in sorted(self.statuses.items()) if name != Status.OK]
+        lines = [
+            f"Done: {self.num_clips:,} clips, each with one row: ok {ok:,}, " + (", ".join(failed) or "none failed"),
+            f"  labeled now   {self.labeled_now:,} in {format_duration(self.seconds)}",
+            f"  predictions   {self.run_uri}/predictions",
+            f"  provenance    {self.run_uri}/run.json",
+        ]
+        return "\n".join([*lines, *(f"  warning       {w}" for w in self.warnings)])
+
+
+@dataclass(frozen=True, slots=True)
+class PlanSummary:
+    """What `vidcls plan` found."""
+
+    run_uri: str
+    num_clips: int
+    num_units: int
+    pending_units: int
+    members: tuple[str, ...]
+    frames_shape: tuple[int, ...]  # of one clip: slots, height, width, RGB
+    frame_bytes: int
+    columns: tuple[str, ...]
+    notes: tuple[str, ...]
+
+    def __str__(self) -> str:
+        slots, height, width, _ = self.frames_shape
+        lines = [
+            f"{self.num_clips:,} clips in {self.num_units:,} units ({self.pending_units:,} to do) in {self.run_uri}",
+            f"  members   {', '.join(self.members)}",
+            f"  decode    {slots} frames of {width}x{height} for each clip, {self.frame_bytes / 1e6:.1f} MB",
+            f"  columns   {', '.join(self.columns)}",
+        ]
+        return "\n".join([*lines, *(f"  note      {n}" for n in self.notes)])
+
+
+def plan_run(config: Config, *, progress: RunProgress) -> PlanSummary:
+    """Check all that a run needs and freeze its plan; labels nothing. Raises what `run_labeling` raises early."""
+    spec = resolve_run(config)
+    store = open_store(config.run.path, options=spec.storage)
+    plan = _plan(spec, store=store, progress=progress)
+    return PlanSummary(
+        run_uri=store.uri,
+        num_clips=plan.num_clips,
+        num_units=plan.num_units,
+        pending_units=len(pending_units(store, plan)),
+        members=tuple(m.name for m in spec.members),
+        frames_shape=spec.request.frames_shape,
+        frame_bytes=spec.frame_bytes,
+        columns=tuple(spec.schema(plan.extra_schema).names),
+        notes=tuple(spec.licence_notes()),
+    )
+
+
+def run_labeling(config: Config, *, progress: RunProgress) -> RunOutcome:
+    """Label every clip of the manifest that has no committed row yet, then prove that each has exactly one.
+
+    The same call again resumes after any interruption; on a finished run it does nothing. Raises ConfigError,
+    ManifestError, CheckpointError, RunMismatchError or StorageError before any work, IncompleteRunError when clips are
+    left without a row, VerificationError when the table is not the manifest or the canary clips differ.
+    """
+    started = time.monotonic()
+    spec = resolve_run(config)
+    for note in spec.licence_notes():
+        progress.say(note)
+    store = open_store(config.run.path, options=spec.storage)
+    plan = _plan(spec, store=store, progress=progress)
+    pending = pending_units(store, plan)
+    if not pending and is_marked_success(store):
+        progress.say(f"Already finished, nothing to do: {plan.num_clips:,} clips in {store.uri}/predictions")
+        return _outcome(store, verify_run(store, plan), labeled=0, started=started)
+    labeled = 0
+    warnings: list[str] = []
+    if pending:
+        labeled, warnings = _label(spec, store=store, plan=plan, pending=pending, progress=progress)
+    progress.say("Verifying planned ids against committed ids ...")
+    verification = verify_run(store, plan)
+    if not verification.ok:
+        raise VerificationError("The table is not the manifest:\n" + "\n".join(verification.problems))
+    mark_success(store, verification)
+    return _outcome(store, verification, labeled=labeled, started=started, warnings=warnings)
+
+
+def _plan(spec: RunSpec, *, store: Store, progress: RunProgress) -> Plan:
+    known = load_plan(store)
+    progress.say(f"Planning {spec.config.manifest.path} ..." if known is None else f"Resuming {store.uri}")
+    plan = make_plan(spec.config, store=store, options=spec.storage, reserved=spec.reserved_columns)
+    progress.say(f"{plan.num_clips:,} clips in {plan.num_units:,} units")
+    return plan
+
+
+def _label(
+    spec: RunSpec, *, store: Store, plan: Plan, pending: Sequence[int], progress: RunProgress
+) -> tuple[int, list[str]]:
+    run = spec.config.run
+    done = plan.num_clips - sum(plan.unit_size(unit) for unit in pending)
+    canary = choose_canary(pending, store=store, plan=plan, num_clips=run.canary_clips)
+    collector = UnitCollector(
+        plan,
+        store=store,
+        schema=spec.schema(plan.extra_schema),
+        owner=secrets.token_hex(8),
+        metadata=spec.provenance(),
+        compression=spec.config.output.compression,
+    )
+    progress.say(
+        "Starting Ray ..." if ray_address(run) is None else f"Joining the Ray cluster at {ray_address(run)} ..."
+    )
+    with ray_cluster(ray_address(run), resources=spec.config.resources) as capacity:
+        resources = stage_resources(spec.config.resources, capacity=capacity, frame_bytes=spec.frame_bytes)
+        stages = Stages(
+            run_uri=store.uri,
+            storage=spec.storage,
+            decode=spec.decode_settings(),
+            classify=spec.classify_settings(resources),
+        )
+        progress.start(total=plan.num_clips, done=done)
+        try:
+            again = label_in_passes(
+                dict.fromkeys(pending),
+                sink=collector,
+                canary=canary,
+                stages=stages,
+                resources=resources,
+                max_poison_clips=run.max_poison_clips,
+                progress=progress,
+            )
+        finally:
+            progress.finish()
+    warnings = check_canary(canary, again, store=store, device=resources.device)
+    return plan.num_clips - done, warnings
+
+
+def _outcome(
+    store: Store, verification: Verification, *, labeled: int, started: float, warnings: Sequence[str] = ()
+) -> RunOutcome:
+    return RunOutcome(
+        run_uri=store.uri,
+        num_clips=verification.num_clips,
+        statuses=dict(verification.statuses),
+        labeled_now=labeled,
+        seconds=time.monotonic() - started,
+        warnings=tuple(warnings),
+    )

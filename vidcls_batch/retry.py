@@ -1,0 +1,147 @@
+"""Label the failed clips of a finished run again; their units are rewritten whole, every other row stays as it is."""
+
+import time
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from vidcls_batch.canary import Canary
+from vidcls_batch.config import Config, parse_config, ray_address, with_overrides
+from vidcls_batch.dataset.commit import read_predictions, replace_rows
+from vidcls_batch.dataset.plan import Plan, require_plan
+from vidcls_batch.dataset.run_record import read_run_record, require_same_run
+from vidcls_batch.dataset.verify import mark_success, verify_run
+from vidcls_batch.errors import FAILURES, ConfigError, IncompleteRunError, VerificationError
+from vidcls_batch.labeling_run import RunOutcome
+from vidcls_batch.passes import label_in_passes
+from vidcls_batch.pipeline import Stages, ray_cluster
+from vidcls_batch.progress import RunProgress
+from vidcls_batch.resources import stage_resources
+from vidcls_batch.run_spec import resolve_run
+from vidcls_batch.storage import StorageOptions, Store, open_store
+
+
+class UnitReplacer:
+    """Takes second results of clips that failed; rewrites a unit once all of its failed clips have one."""
+
+    def __init__(self, failed: Mapping[int, Mapping[str, int]], *, store: Store, plan: Plan) -> None:
+        self._open = {unit: dict(attempts) for unit, attempts in failed.items()}  # unit -> clip id -> attempts so far
+        self._rows: dict[int, list[pa.Table]] = defaultdict(list)
+        self._store = store
+        self._plan = plan
+        self.statuses: Counter[str] = Counter()
+
+    def add(self, rows: pa.Table) -> None:
+        """Take rows of `schema.result_schema`; a second row of the same clip is dropped."""
+        for unit in pc.unique(rows["unit"]).to_pylist():
+            wanted = self._open.get(unit, {})
+            for row in rows.filter(pc.equal(rows["unit"], unit)).to_pylist():
+                if (before := wanted.pop(row["clip_id"], None)) is not None:
+                    row["attempts"] += before
+                    self._rows[unit].append(pa.Table.from_pylist([row], schema=rows.schema))
+                    self.statuses[row["status"]] += 1
+            if unit in self._open and not wanted:
+                del self._open[unit]
+                replace_rows(self._store, self._plan, unit, pa.concat_tables(self._rows.pop(unit)))
+
+    def missing(self, units: Sequence[int]) -> dict[int, list[str]]:
+        """Clip ids of `units` that have no second result yet."""
+        return {unit: list(self._open[unit]) for unit in units if self._open.get(unit)}
+
+
+def retry_failed(
+    run_folder: str,
+    *,
+    statuses: Sequence[str],
+    options: StorageOptions,
+    overrides: Sequence[str],
+    progress: RunProgress,
+) -> RunOutcome:
+    """Label again each clip whose row has one of `statuses`. Raises ConfigError, RunMismatchError for an override that
+    would change what the other rows rest on, and all that a run raises.
+    """
+    started = time.monotonic()
+    wanted = _checked_statuses(statuses)
+    store = open_store(run_folder, options=options)
+    plan = require_plan(store)
+    config = _recorded_config(store, overrides=overrides)
+    failed = _failed_clips(store, plan, statuses=wanted)
+    total = sum(map(len, failed.values()))
+    progress.say(f"{total:,} clips in {len(failed):,} units have status {', '.join(wanted)}")
+    retried = _label_again(config, failed=failed, store=store, plan=plan, progress=progress) if failed else Counter()
+    if retried:
+        progress.say("Now: " + ", ".join(f"{name} {count:,}" for name, count in sorted(retried.items())))
+    verification = verify_run(store, plan)
+    if not verification.ok:
+        raise VerificationError("The table is not the manifest:\n" + "\n".join(verification.problems))
+    mark_success(store, verification)
+    return RunOutcome(
+        run_uri=store.uri,
+        num_clips=verification.num_clips,
+        statuses=dict(verification.statuses),
+        labeled_now=total,
+        seconds=time.monotonic() - started,
+    )
+
+
+def _label_again(
+    config: Config, *, failed: Mapping[int, Mapping[str, int]], store: Store, plan: Plan, progress: RunProgress
+) -> Counter[str]:
+    spec = resolve_run(config)
+    replacer = UnitReplacer(failed, store=store, plan=plan)
+    units = sorted(failed)
+    with ray_cluster(ray_address(config.run), resources=config.resources) as capacity:
+        resources = stage_resources(config.resources, capacity=capacity, frame_bytes=spec.frame_bytes)
+        progress.start(total=sum(map(len, failed.values())), done=0)
+        try:
+            label_in_passes(
+                replacer.missing(units),
+                sink=replacer,
+                canary=Canary({}),
+                stages=Stages(
+                    run_uri=store.uri,
+                    storage=spec.storage,
+                    decode=spec.decode_settings(),
+                    classify=spec.classify_settings(resources),
+                ),
+                resources=resources,
+                max_poison_clips=config.run.max_poison_clips,
+                progress=progress,
+            )
+        finally:
+            progress.finish()
+    return replacer.statuses
+
+
+def _recorded_config(store: Store, *, overrides: Sequence[str]) -> Config:
+    recorded = read_run_record(store).config
+    config = parse_config(with_overrides(dict(recorded), overrides), source=f"{store.uri}/run.json")
+    require_same_run(store, config)
+    return config
+
+
+def _failed_clips(store: Store, plan: Plan, *, statuses: Sequence[str]) -> dict[int, dict[str, int]]:
+    """Unit -> clip id -> attempts so far, of the committed rows with one of `statuses`."""
+    found: dict[int, dict[str, int]] = {}
+    for unit in range(plan.num_units):
+        try:
+            rows = read_predictions(store, unit, columns=["clip_id", "status", "attempts"])
+        except FileNotFoundError as error:
+            raise IncompleteRunError(
+                f"{store.uri} is not finished (unit {unit} is missing); finish it with `vidcls run` first"
+            ) from error
+        rows = rows.filter(pc.is_in(rows["status"], value_set=pa.array(statuses)))
+        if len(rows):
+            found[unit] = dict(zip(rows["clip_id"].to_pylist(), rows["attempts"].to_pylist(), strict=True))
+    return found
+
+
+def _checked_statuses(statuses: Sequence[str]) -> list[str]:
+    allowed = [s.value for s in FAILURES]
+    unknown = [s for s in statuses if s not in allowed]
+    if unknown or not statuses:
+        given = unknown[0] if unknown else ""
+        raise ConfigError(f"--status {given!r} is no failure that can be retried; choose from {', '.join(allowed)}")
+    return list(statuses)

@@ -1,0 +1,163 @@
+"""Everything a run is, settled before anything starts: members described, frames planned, schema derived."""
+
+import platform
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from typing import Any
+
+import pyarrow as pa
+
+import vidcls_batch
+from vidcls_batch.config import Config, resolved
+from vidcls_batch.errors import ConfigError
+from vidcls_batch.label_sets import LabelSet, load_label_set
+from vidcls_batch.labeling.mapping import head_to_run_labels
+from vidcls_batch.models.base import MemberDescription
+from vidcls_batch.models.registry import checkpoint_access, describe_member, pinned, weights_sha256
+from vidcls_batch.resources import StageResources
+from vidcls_batch.schema import MemberColumns, prediction_schema, reserved_columns
+from vidcls_batch.stages.classify import ClassifySettings
+from vidcls_batch.stages.decode import DecodeSettings
+from vidcls_batch.stages.fetch import FetchSettings
+from vidcls_batch.storage import StorageOptions, storage_options
+from vidcls_batch.types import FrameRequest
+from vidcls_batch.video.decoders.base import decoder_provenance
+
+LIBRARIES = ("av", "numpy", "pyarrow", "ray", "torch", "transformers")
+
+
+@dataclass(frozen=True, slots=True)
+class RunSpec:
+    """A config with all its questions answered."""
+
+    config: Config
+    storage: StorageOptions
+    label_set: LabelSet
+    members: tuple[MemberDescription, ...]
+    request: FrameRequest
+    columns: tuple[MemberColumns, ...]
+    weights: tuple[float, ...]
+
+    @property
+    def frame_bytes(self) -> int:
+        """Bytes of one clip's frames on their way from decoding to the classifier."""
+        slots, height, width, channels = self.request.frames_shape
+        return slots * height * width * channels
+
+    @property
+    def reserved_columns(self) -> frozenset[str]:
+        """Names that the manifest's own columns must not have."""
+        return reserved_columns(self.columns)
+
+    def schema(self, extras: pa.Schema) -> pa.Schema:
+        """The schema of the run's prediction files, `extras` being the manifest's own columns."""
+        return prediction_schema(self.columns, extras=extras)
+
+    def decode_settings(self) -> DecodeSettings:
+        """What decode workers are told."""
+        decode = self.config.decode
+        return DecodeSettings(
+            request=self.request,
+            limits=decode.limits,
+            backend=decode.backend,
+            fetch=FetchSettings(timeout_s=decode.fetch_timeout_s, retries=decode.fetch_retries),
+            storage=self.storage,
+        )
+
+    def classify_settings(self, resources: StageResources) -> ClassifySettings:
+        """What classifier workers are told."""
+        return ClassifySettings(
+            members=self.config.members,
+            columns=self.columns,
+            weights=self.weights,
+            labels=self.label_set.labels,
+            request=self.request,
+            storage=self.storage,
+            device=resources.device,
+            num_threads=resources.num_threads,
+            top_k=self.config.ensemble.top_k,
+        )
+
+    def provenance(self) -> dict[str, Any]:
+        """What the table's labels rest on; goes into run.json and each file's footer. Hashes the weights."""
+        return {
+            "vidcls_batch": vidcls_batch.__version__,
+            "python": platform.python_version(),
+            "libraries": {name: version(name) for name in LIBRARIES},
+            "config": resolved(self.config),
+            "label_set": {
+                "name": self.label_set.name,
+                "num_labels": len(self.label_set.labels),
+                "digest": self.label_set.digest,
+            },
+            "decoder": decoder_provenance(self.config.decode.backend),
+            "frames": {
+                "shape": list(self.request.frames_shape),
+                "samplings": [asdict(s) for s in self.request.samplings],
+            },
+            "members": [self._member_provenance(m) for m in self.members],
+            # Inference draws no random numbers; said so that nobody looks for a seed.
+            "seeds": None,
+        }
+
+    def licence_notes(self) -> list[str]:
+        """A line per member whose weights may not be used for everything."""
+        return [
+            f"Member {m.name}: the weights of {m.checkpoint} are licensed {m.licence} (no commercial use)."
+            for m in self.members
+            if m.licence and "-nc" in m.licence.lower()
+        ]
+
+    def _member_provenance(self, member: MemberDescription) -> dict[str, Any]:
+        config = next(c for c in self.config.members if c.name == member.name)
+        facts = asdict(member) | {"weights_sha256": weights_sha256(config, access=checkpoint_access(self.storage))}
+        # The labels of a big head would fill each footer; the label set's digest stands for them.
+        return {key: value for key, value in facts.items() if key != "labels"}
+
+
+def resolve_run(config: Config) -> RunSpec:
+    """Describe members, plan frames, check labels. Raises ConfigError or CheckpointError; loads no weights."""
+    storage = storage_options(config.run)
+    label_set = load_label_set(config.label_set)
+    if config.ensemble.top_k > len(label_set.labels):
+        config = _with_top_k(config, len(label_set.labels))
+    access = checkpoint_access(storage)
+    members = tuple(describe_member(m, labels=label_set.labels, access=access) for m in config.members)
+    # All actors must load the very revision described here, whatever the hub serves by then.
+    config = config.model_copy(
+        update={"members": tuple(pinned(c, m) for c, m in zip(config.members, members, strict=True))}
+    )
+    for member in members:
+        head_to_run_labels(member.labels, run_labels=label_set.labels, member=member.name)
+    if config.output.member_embeddings and all(m.embedding_dim is None for m in members):
+        raise ConfigError("output.member_embeddings is on, but no member of this run has an embedding; turn it off")
+    return RunSpec(
+        config=config,
+        storage=storage,
+        label_set=label_set,
+        members=members,
+        request=_frame_request(config, members),
+        columns=tuple(_columns(config, m) for m in members),
+        weights=tuple(config.ensemble.weights.get(m.name, 1.0) for m in members),
+    )
+
+
+def _frame_request(config: Config, members: tuple[MemberDescription, ...]) -> FrameRequest:
+    # Members that want the same frames share them: one decode, one copy through the object store.
+    samplings = tuple(dict.fromkeys(m.input.sampling for m in members))
+    side = config.decode.short_side or max(m.input.short_side for m in members)
+    return FrameRequest(samplings=samplings, height=side, width=side)
+
+
+def _columns(config: Config, member: MemberDescription) -> MemberColumns:
+    return MemberColumns(
+        name=member.name,
+        num_logits=len(member.labels) if config.output.member_logits else None,
+        embedding_dim=member.embedding_dim if config.output.member_embeddings else None,
+    )
+
+
+def _with_top_k(config: Config, top_k: int) -> Config:
+    ensemble: Mapping[str, Any] = config.ensemble.model_dump() | {"top_k": top_k}
+    return config.model_copy(update={"ensemble": type(config.ensemble).model_validate(ensemble)})
