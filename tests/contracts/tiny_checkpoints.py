@@ -134,10 +134,12 @@ def xclip(folder: Path) -> TinyCheckpoint:
         projection_dim=16,
         prompt_layers=2,
         prompt_num_attention_heads=2,
-        # Published checkpoints start at 0.1, where a wrong prompt path would hardly show.
-        prompt_alpha=1.0,
     )
     model = randomise(XCLIPModel(config))
+    with torch.no_grad():
+        # Published checkpoints start at 0.1, where a wrong prompt path would hardly show.
+        model.prompts_generator.alpha.fill_(1.0)
+        model.logit_scale.fill_(2.0)
     model.save_pretrained(folder)
     save_processor(folder)
     tokenizer = AutoTokenizer.from_pretrained(folder)

@@ -40,10 +40,16 @@ def normalise(images: Tensor, spec: InputSpec, *, dtype: torch.dtype) -> Tensor:
     return torch.addcmul(shift, images.float(), factor).to(dtype).contiguous()
 
 
-def _resize(images: Tensor, size: tuple[int, int], mode: str) -> Tensor:
+def resize_as_float(images: Tensor, size: tuple[int, int], resample: str) -> Tensor:
+    """Antialiased resize of uint8 [N, 3, H, W] for devices without a uint8 kernel; at most one level off that one."""
+    across = interpolate(images.float(), size=(images.shape[-2], size[1]), mode=resample, antialias=True)
+    # PIL rounds and clips between its two passes. Left out, bicubic's overshoot at hard edges was 16 levels off.
+    across = across.round_().clamp_(0, 255)
+    return interpolate(across, size=size, mode=resample, antialias=True).round_().clamp_(0, 255).to(torch.uint8)
+
+
+def _resize(images: Tensor, size: tuple[int, int], resample: str) -> Tensor:
     if images.device.type == "cpu":
         # The uint8 kernel rounds between its two passes like PIL, and is several times faster than float.
-        return interpolate(images, size=size, mode=mode, antialias=True)
-    resized = interpolate(images.float(), size=size, mode=mode, antialias=True)
-    # Bicubic overshoots; a plain cast would wrap 256 to 0.
-    return resized.round_().clamp_(0, 255).to(torch.uint8)
+        return interpolate(images, size=size, mode=resample, antialias=True)
+    return resize_as_float(images, size, resample)

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pickle import UnpicklingError
 from typing import TYPE_CHECKING, cast
 
 from vidcls_batch.errors import CheckpointError
@@ -23,7 +24,9 @@ def load_pretrained(checkpoint: Checkpoint, *, model_class: str) -> "nn.Module":
     """
     import torch
     import transformers
+    from safetensors import SafetensorError
 
+    checkpoint.weight_files()  # says what it looked for when there are none
     load = getattr(transformers, model_class).from_pretrained
     try:
         with _quiet_transformers():
@@ -35,7 +38,7 @@ def load_pretrained(checkpoint: Checkpoint, *, model_class: str) -> "nn.Module":
                 output_loading_info=True,
                 ignore_mismatched_sizes=True,  # so that the report names them; any is an error below
             )
-    except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
+    except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError, UnpicklingError) as error:
         raise CheckpointError(f"{checkpoint.name}: {model_class} cannot load it: {error}") from error
     problems = {
         "missing": sorted(report["missing_keys"]),
