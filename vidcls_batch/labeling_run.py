@@ -1,5 +1,6 @@
 """A labeling run: plan, label until nothing is missing, check, verify. The one place that decides what happens next."""
 
+import json
 import secrets
 import time
 from collections.abc import Sequence
@@ -9,6 +10,7 @@ from vidcls_batch.canary import check_canary, choose_canary
 from vidcls_batch.config import Config, ray_address
 from vidcls_batch.dataset.commit import UnitCollector, pending_units
 from vidcls_batch.dataset.plan import Plan, load_plan, make_plan
+from vidcls_batch.dataset.run_record import write_run_record
 from vidcls_batch.dataset.verify import Verification, is_marked_success, mark_success, verify_run
 from vidcls_batch.errors import Status, VerificationError
 from vidcls_batch.passes import label_in_passes
@@ -17,6 +19,9 @@ from vidcls_batch.progress import RunProgress, format_duration
 from vidcls_batch.resources import stage_resources
 from vidcls_batch.run_spec import RunSpec, resolve_run
 from vidcls_batch.storage import Store, open_store
+
+# Where each Parquet file's footer carries what its labels rest on.
+PROVENANCE_KEY = "vidcls_batch"
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,8 +121,10 @@ def run_labeling(config: Config, *, progress: RunProgress) -> RunOutcome:
 
 def _plan(spec: RunSpec, *, store: Store, progress: RunProgress) -> Plan:
     known = load_plan(store)
-    progress.say(f"Planning {spec.config.manifest.path} ..." if known is None else f"Resuming {store.uri}")
-    plan = make_plan(spec.config, store=store, options=spec.storage, reserved=spec.reserved_columns)
+    progress.say(f"Planning {spec.config.manifest.path} ..." if known is None else f"Resuming {store.uri} ...")
+    plan = make_plan(
+        spec.config, store=store, options=spec.storage, identity=spec.identity(), reserved=spec.reserved_columns
+    )
     progress.say(f"{plan.num_clips:,} clips in {plan.num_units:,} units")
     return plan
 
@@ -126,14 +133,16 @@ def _label(
     spec: RunSpec, *, store: Store, plan: Plan, pending: Sequence[int], progress: RunProgress
 ) -> tuple[int, list[str]]:
     run = spec.config.run
-    done = plan.num_clips - sum(plan.unit_size(unit) for unit in pending)
+    provenance = spec.provenance()
+    write_run_record(store, provenance)
+    done = plan.num_clips - sum(plan.clips_in(unit) for unit in pending)
     canary = choose_canary(pending, store=store, plan=plan, num_clips=run.canary_clips)
     collector = UnitCollector(
         plan,
         store=store,
         schema=spec.schema(plan.extra_schema),
         owner=secrets.token_hex(8),
-        metadata=spec.provenance(),
+        metadata={PROVENANCE_KEY: json.dumps(provenance)},
         compression=spec.config.output.compression,
     )
     progress.say(

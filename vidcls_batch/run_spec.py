@@ -10,10 +10,12 @@ import pyarrow as pa
 
 import vidcls_batch
 from vidcls_batch.config import Config, resolved
+from vidcls_batch.dataset.run_record import RunIdentity, run_identity
 from vidcls_batch.errors import ConfigError
 from vidcls_batch.label_sets import LabelSet, load_label_set
 from vidcls_batch.labeling.mapping import head_to_run_labels
 from vidcls_batch.models.base import MemberDescription
+from vidcls_batch.models.checkpoints import CheckpointAccess
 from vidcls_batch.models.registry import checkpoint_access, describe_member, pinned, weights_sha256
 from vidcls_batch.resources import StageResources
 from vidcls_batch.schema import MemberColumns, prediction_schema, reserved_columns
@@ -79,6 +81,12 @@ class RunSpec:
             top_k=self.config.ensemble.top_k,
         )
 
+    def identity(self) -> RunIdentity:
+        """What must be the same when the run is resumed. Hashes the weights."""
+        facts: dict[str, Any] = {"label_set": {"digest": self.label_set.digest}}
+        facts["weights_sha256"] = {m.name: weights_sha256(m, access=self._access) for m in self.config.members}
+        return run_identity(self.config, facts=facts)
+
     def provenance(self) -> dict[str, Any]:
         """What the table's labels rest on; goes into run.json and each file's footer. Hashes the weights."""
         return {
@@ -111,9 +119,13 @@ class RunSpec:
 
     def _member_provenance(self, member: MemberDescription) -> dict[str, Any]:
         config = next(c for c in self.config.members if c.name == member.name)
-        facts = asdict(member) | {"weights_sha256": weights_sha256(config, access=checkpoint_access(self.storage))}
+        facts = asdict(member) | {"weights_sha256": weights_sha256(config, access=self._access)}
         # The labels of a big head would fill each footer; the label set's digest stands for them.
         return {key: value for key, value in facts.items() if key != "labels"}
+
+    @property
+    def _access(self) -> CheckpointAccess:
+        return checkpoint_access(self.storage)
 
 
 def resolve_run(config: Config) -> RunSpec:

@@ -1,0 +1,106 @@
+"""Small real runs: generated clips, tiny random models, one Ray cluster for all tests of a session."""
+
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from contracts.tiny_checkpoints import LABELS, timesformer, videomae
+
+from vidcls_batch.config import Config, parse_config
+from vidcls_batch.synthetic.clips import write_clip
+from vidcls_batch.synthetic.motions import LABELS as MOTIONS
+
+HERE = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Models:
+    """Two tiny checkpoints of the same three labels."""
+
+    videomae: Path
+    timesformer: Path
+
+
+@pytest.fixture(scope="session")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Models:
+    folder = tmp_path_factory.mktemp("models")
+    return Models(videomae(folder / "v").path, timesformer(folder / "t").path)
+
+
+@pytest.fixture(scope="session")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Twelve good clips of one second."""
+    folder = tmp_path_factory.mktemp("clips")
+    paths = [folder / f"good{i:02d}.mp4" for i in range(12)]
+    for i, path in enumerate(paths):
+        write_clip(path, label=MOTIONS[i % len(MOTIONS)], seed=i, size=(64, 48), fps=10, duration_s=1.0)
+    return paths
+
+
+@pytest.fixture
+def write_manifest(tmp_path: Path) -> Callable[..., Path]:
+    def write(uris: Sequence[object], **extras: Sequence[object]) -> Path:
+        path = tmp_path / "manifest.parquet"
+        ids = [f"c{i:04d}" for i in range(len(uris))]
+        pd.DataFrame({"clip_id": ids, "uri": [str(u) for u in uris], **extras}).to_parquet(path)
+        return path
+
+    return write
+
+
+@pytest.fixture
+def make_config(tmp_path: Path, models: Models) -> Callable[..., Config]:
+    def make(manifest: Path | str, **changes: Any) -> Config:
+        return parse_config(config_tree(manifest, run=tmp_path / "run", models=models) | changes)
+
+    return make
+
+
+def config_tree(manifest: Path | str, *, run: Path | str, models: Models) -> dict[str, Any]:
+    return {
+        "run": {"path": str(run), "canary_clips": 2},
+        "manifest": str(manifest),
+        "label_set": list(LABELS),
+        "members": [
+            {"name": "vm", "family": "videomae", "checkpoint": str(models.videomae), "sampling": {"rule": "uniform"}},
+            {
+                "name": "ts",
+                "family": "timesformer",
+                "checkpoint": str(models.timesformer),
+                "sampling": {"rule": "uniform"},
+            },
+        ],
+        "resources": {"batch_size": 4, "num_cpus": 2, "classify_actors": 1, "object_store_mb": 256},
+        "output": {"unit_clips": 5},
+    }
+
+
+@pytest.fixture(scope="session")
+def ray_session() -> Iterator[None]:
+    """One private cluster, so that not each test pays for Ray's start; its workers can import `faulty_decoder`."""
+    import ray
+
+    search_path = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(HERE), search_path]))
+    sys.path.insert(0, str(HERE))
+    os.environ["RAY_worker_niceness"] = "0"
+    ray.init(
+        address="local",
+        num_cpus=5,
+        object_store_memory=512 << 20,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level="ERROR",
+    )
+    yield
+    ray.shutdown()
+    sys.path.remove(str(HERE))
+    if search_path is None:
+        del os.environ["PYTHONPATH"]
+    else:
+        os.environ["PYTHONPATH"] = search_path

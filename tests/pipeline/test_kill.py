@@ -1,0 +1,206 @@
+"""SIGKILL at any instant, then the same command again: as if nothing had happened."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pandas as pd
+import psutil
+import pytest
+import yaml
+from faulty_decoder import BACKEND, with_fault
+
+from vidcls_batch.config import Config, resolved
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
+NUM_CLIPS = 60
+CHILDREN_GONE_S = 30
+
+
+class Driver:
+    """`jobs/label.py` in a process of its own."""
+
+    def __init__(self, config: Path, log: Path) -> None:
+        self.log = log
+        environment = os.environ | {"PYTHONPATH": str(HERE), "OMP_NUM_THREADS": "1"}
+        environment.pop("RAY_ADDRESS", None)
+        command = [sys.executable, str(ROOT / "jobs" / "label.py"), "--config", str(config)]
+        with log.open("ab") as out:
+            self.process = subprocess.Popen(command, stdout=out, stderr=out, env=environment, start_new_session=True)
+        self.seen: set[psutil.Process] = set()
+
+    def children(self) -> list[psutil.Process]:
+        try:
+            found = psutil.Process(self.process.pid).children(recursive=True)
+        except psutil.NoSuchProcess:
+            found = []
+        self.seen.update(found)
+        return found
+
+    def named(self, title: str) -> list[psutil.Process]:
+        found = []
+        for child in self.children():
+            try:
+                if title in " ".join(child.cmdline()):
+                    found.append(child)
+            except psutil.Error:
+                continue
+        return found
+
+    def kill(self) -> None:
+        self.children()
+        self.process.kill()
+        self.process.wait()
+
+    def finish(self, timeout_s: float = 150) -> int:
+        return self.process.wait(timeout=timeout_s)
+
+    def end(self) -> None:
+        """End this driver and the Ray processes it started, by id."""
+        if self.process.poll() is None:
+            self.children()
+            self.process.kill()
+            self.process.wait()
+        psutil.wait_procs(self.seen, timeout=CHILDREN_GONE_S)
+        for child in self.seen:
+            if child.is_running():
+                child.kill()
+
+
+@pytest.fixture
+def slow_config(make_config, write_manifest, clips, tmp_path) -> Config:
+    """Sixty clips of which each takes half a second to decode."""
+    folder = tmp_path / "slow"
+    folder.mkdir()
+    paths = []
+    for i in range(NUM_CLIPS):
+        path = folder / f"{i:03d}.mp4"
+        path.write_bytes(with_fault(clips[i % len(clips)].read_bytes(), "slow"))
+        paths.append(path)
+    return make_config(write_manifest(paths), decode={"backend": BACKEND})
+
+
+@pytest.fixture
+def start(tmp_path) -> Iterator[Callable[[Config], Driver]]:
+    drivers: list[Driver] = []
+
+    def run(config: Config) -> Driver:
+        path = tmp_path / "config.yaml"
+        path.write_text(yaml.safe_dump(resolved(config)))
+        drivers.append(Driver(path, tmp_path / "driver.log"))
+        return drivers[-1]
+
+    yield run
+    for driver in drivers:
+        driver.end()
+
+
+def committed(config: Config) -> dict[str, tuple[bytes, int]]:
+    """Name of each committed file -> its bytes and inode."""
+    folder = Path(config.run.path) / "predictions"
+    if not folder.is_dir():
+        return {}
+    return {p.name: (p.read_bytes(), p.stat().st_ino) for p in folder.glob("unit-*.parquet")}
+
+
+def assert_exactly_the_manifest(config: Config) -> None:
+    table = pd.read_parquet(Path(config.run.path) / "predictions")
+    assert table["clip_id"].tolist() == [f"c{i:04d}" for i in range(NUM_CLIPS)]
+    assert set(table["status"]) == {"ok"}
+    assert (Path(config.run.path) / "_SUCCESS").exists()
+    leftovers = [p for p in (Path(config.run.path) / "predictions").iterdir() if not p.name.startswith("unit-")]
+    assert leftovers == []
+
+
+def wait_for(condition: Callable[[], object], *, timeout_s: float = 60) -> None:
+    end = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < end, "waited too long"
+        time.sleep(0.1)
+
+
+@pytest.mark.chaos
+@pytest.mark.timeout(900)
+def test_driver_killed_at_ten_random_moments_then_finished(slow_config, start):
+    chooser = random.Random(0)
+    for _ in range(10):
+        driver = start(slow_config)
+        before = committed(slow_config)
+        time.sleep(chooser.uniform(2, 16))
+        driver.kill()
+        after = committed(slow_config)
+        assert {name: after[name] for name in before} == before
+    before = committed(slow_config)
+    driver = start(slow_config)
+    assert driver.finish() == 0, driver.log.read_text()[-3000:]
+    after = committed(slow_config)
+    assert {name: after[name] for name in before} == before
+    assert_exactly_the_manifest(slow_config)
+
+
+@pytest.mark.chaos
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("victim", ["ray::MapBatches(_decode_block)", "ray::MapWorker", "sandbox"])
+def test_workers_killed_at_random_moments_cost_no_row(slow_config, start, victim):
+    chooser = random.Random(victim)
+    driver = start(slow_config)
+    wait_for(lambda: committed(slow_config))
+    kills = 0
+    while driver.process.poll() is None and kills < 5:
+        victims = driver.named(victim)
+        if victims:
+            chooser.choice(victims).send_signal(signal.SIGKILL)
+            kills += 1
+        time.sleep(chooser.uniform(0.2, 2))
+    assert driver.finish(timeout_s=300) == 0, driver.log.read_text()[-3000:]
+    assert kills >= 3
+    table = pd.read_parquet(Path(slow_config.run.path) / "predictions")
+    assert table["clip_id"].tolist() == [f"c{i:04d}" for i in range(NUM_CLIPS)]
+    blamed = table[table["status"] != "ok"]
+    assert len(blamed) <= kills
+    assert set(blamed["status"]) <= ({"crashed"} if victim == "sandbox" else set())
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_interrupted_run_says_how_to_go_on_and_exits_130(slow_config, start):
+    driver = start(slow_config)
+    wait_for(lambda: committed(slow_config))
+    driver.process.send_signal(signal.SIGINT)
+    assert driver.finish(timeout_s=60) == 130
+    assert "run the same command again" in driver.log.read_text()
+    again = start(slow_config)
+    assert again.finish() == 0, again.log.read_text()[-3000:]
+    assert_exactly_the_manifest(slow_config)
+
+
+@pytest.mark.chaos
+@pytest.mark.timeout(400)
+def test_two_drivers_on_one_folder_do_no_harm(slow_config, start):
+    first, second = start(slow_config), start(slow_config)
+    assert first.finish(timeout_s=300) == 0, first.log.read_text()[-3000:]
+    assert second.finish(timeout_s=300) == 0, second.log.read_text()[-3000:]
+    assert_exactly_the_manifest(slow_config)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_run_folder_that_vanishes_is_a_clear_error_and_a_good_resume(slow_config, start, tmp_path):
+    driver = start(slow_config)
+    wait_for(lambda: committed(slow_config))
+    run, away = Path(slow_config.run.path), tmp_path / "away"
+    run.rename(away)
+    assert driver.finish(timeout_s=120) == 6
+    assert "Error: " in driver.log.read_text()
+    assert "Traceback" not in driver.log.read_text()
+    assert not run.exists()
+    away.rename(run)
+    again = start(slow_config)
+    assert again.finish() == 0, again.log.read_text()[-3000:]
+    assert_exactly_the_manifest(slow_config)

@@ -1,0 +1,36 @@
+import pytest
+
+from vidcls_batch.pipeline import Stages, UnitShare, build_dataset, operator_names
+from vidcls_batch.resources import Capacity, stage_resources
+from vidcls_batch.run_spec import resolve_run
+
+
+@pytest.mark.usefixtures("ray_session")
+@pytest.mark.parametrize("private", [True, False])
+def test_decoding_and_classifying_are_operators_of_their_own(make_config, private):
+    spec = resolve_run(make_config("unused.csv"))
+    resources = stage_resources(
+        spec.config.resources, capacity=Capacity(num_cpus=2, num_gpus=0, private=private), frame_bytes=spec.frame_bytes
+    )
+    stages = Stages(
+        run_uri="unused",
+        storage=spec.storage,
+        decode=spec.decode_settings(),
+        classify=spec.classify_settings(resources),
+    )
+    dataset = build_dataset([UnitShare(unit=0, attempts=1)], stages=stages, resources=resources)
+    names = operator_names(dataset)
+    assert [name.partition("[")[0] for name in names] == [
+        "Input",
+        "MapBatches(_read_shares)",
+        "StreamingRepartition",
+        "MapBatches(_decode_block)",
+        "MapBatches(_ClassifierActor)",
+    ]
+
+
+def test_members_that_want_the_same_frames_share_one_decode(make_config, models):
+    member = {"family": "videomae", "checkpoint": str(models.videomae), "sampling": {"rule": "uniform"}}
+    config = make_config("unused.csv", members=[{**member, "name": "a"}, {**member, "name": "b"}])
+    alone = make_config("unused.csv", members=[{**member, "name": "a"}])
+    assert resolve_run(config).request == resolve_run(alone).request
