@@ -19,7 +19,7 @@ def encode_mp4(
     crf: int = 23,
     key_frame_every: int = 48,
 ) -> None:
-    """Write `path`. `frames` are uint8 [height, width, 3], `samples` mono float32 at SAMPLE_RATE; None leaves one out."""
+    """Write `path`: `frames` uint8 [height, width, 3], `samples` mono float32 at SAMPLE_RATE; None leaves one out."""
     import av
 
     with av.open(str(path), "w", format="mp4") as container:

@@ -124,7 +124,9 @@ def _draw_background(rng: np.random.Generator, *, width: int, height: int, unlik
         background = background + (ramp[:, :, None] * rng.uniform(12, 28)).astype(np.float32)
     elif kind == "texture":
         cells = rng.uniform(-1, 1, (int(rng.integers(4, 12)), int(rng.integers(4, 12))))
-        background = background + (_enlarged(cells, width, height)[:, :, None] * rng.uniform(12, 30)).astype(np.float32)
+        background = background + (blow_up(cells, width=width, height=height)[:, :, None] * rng.uniform(12, 30)).astype(
+            np.float32
+        )
     return np.clip(background, 0, 255)
 
 
@@ -135,7 +137,7 @@ def _muted_colour(rng: np.random.Generator, unlike: Floats) -> Floats:
             return colour
 
 
-def _enlarged(cells: NDArray[np.float64], width: int, height: int) -> NDArray[np.float64]:
+def blow_up(cells: NDArray[np.float64], *, width: int, height: int) -> NDArray[np.float64]:
     """Bilinear blow-up of a small grid to [height, width]."""
     rows = np.linspace(0, cells.shape[0] - 1, height)
     columns = np.linspace(0, cells.shape[1] - 1, width)

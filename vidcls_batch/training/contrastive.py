@@ -1,0 +1,36 @@
+"""Learning which caption goes with which clip."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+
+class ContrastiveModel(nn.Module):
+    """A video-text model with the loss of a batch in which several clips may share a caption.
+
+    `forward` gives `loss` and `logits` [B, K] for B clips and K captions; `labels` [B] says which caption is whose.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, pixel_values: Tensor, input_ids: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        """Pixels [B, T, 3, H, W], token ids [K, L], caption index [B]."""
+        # No attention mask: the text model looks back only, so what pads a text after its end changes nothing.
+        scores = self.model(pixel_values=pixel_values, input_ids=input_ids)
+        logits: Tensor = scores.logits_per_video
+        return {"loss": contrastive_loss(logits, labels), "logits": logits}
+
+
+def contrastive_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """Mean of video-to-text and text-to-video cross-entropy, after CLIP (Radford et al. 2021), `logits` [B, K].
+
+    A caption of several clips has all of them as its targets, with equal shares.
+    """
+    to_text = cross_entropy(logits, labels)
+    belongs = torch.nn.functional.one_hot(labels, logits.shape[1]).T.to(logits.dtype)
+    shares = belongs / belongs.sum(dim=1, keepdim=True).clamp(min=1)
+    used = belongs.sum(dim=1) > 0
+    to_video = cross_entropy(logits.T[used], shares[used])
+    return (to_text + to_video) / 2

@@ -1,0 +1,96 @@
+"""Where training starts: a model, what it sees, and its tokenizer, from a checkpoint or from scratch."""
+
+import shutil
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vidcls_batch.errors import CheckpointError
+from vidcls_batch.models.base import InputSpec
+from vidcls_batch.models.checkpoints import Checkpoint, open_checkpoint
+from vidcls_batch.models.registry import open_family
+from vidcls_batch.training.architectures import Architecture, build_model
+from vidcls_batch.training.checkpoint_folder import write_preprocessing
+from vidcls_batch.training.config import InputConfig, ModelConfig
+from vidcls_batch.training.tokenizer import train_clip_tokenizer
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+CONTRASTIVE_FAMILIES = frozenset({"xclip"})
+_HEAD_CLASSES = {
+    "videomae": "VideoMAEForVideoClassification",
+    "timesformer": "TimesformerForVideoClassification",
+    "xclip": "XCLIPModel",
+}
+_PREPROCESSING_FILES = ("preprocessor_config.json", "video_preprocessor_config.json", "processor_config.json")
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """A model before its first step; `tokenizer` is None for a classifier."""
+
+    model: "PreTrainedModel"
+    spec: InputSpec
+    tokenizer: "PreTrainedTokenizerBase | None"
+
+
+def prepare_start(config: ModelConfig, *, labels: Sequence[str], texts: Iterable[str], folder: str | Path) -> Start:
+    """The model to train, for `labels`; its preprocessing is written to `folder`, the checkpoint to be.
+
+    From scratch, weights are drawn from torch's generator and a tokenizer is learned from `texts`. From a checkpoint, a
+    classifier's head is kept where its labels are the same and drawn anew where not. Raises ConfigError or
+    CheckpointError.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    if config.checkpoint is not None:
+        return _from_checkpoint(config, open_checkpoint(config.checkpoint), labels=labels, folder=folder)
+    return _from_scratch(config, labels=labels, texts=texts, folder=folder)
+
+
+def _from_scratch(config: ModelConfig, *, labels: Sequence[str], texts: Iterable[str], folder: Path) -> Start:
+    given = config.input or InputConfig()
+    tokenizer = None
+    if config.family in CONTRASTIVE_FAMILIES:
+        tokenizer = train_clip_tokenizer(texts, vocab_size=config.vocab_size, max_length=config.max_tokens)
+    arguments = config.architecture or {}
+    model = build_model(
+        config.family, Architecture(arguments=arguments, input=given, labels=labels, tokenizer=tokenizer)
+    )
+    write_preprocessing(folder, given=given)
+    model.config.save_pretrained(folder)
+    return Start(model=model, spec=_input_spec(config, open_checkpoint(str(folder))), tokenizer=tokenizer)
+
+
+def _from_checkpoint(config: ModelConfig, checkpoint: Checkpoint, *, labels: Sequence[str], folder: Path) -> Start:
+    import transformers
+
+    for name in _PREPROCESSING_FILES:
+        if (checkpoint.path / name).is_file():
+            shutil.copyfile(checkpoint.path / name, folder / name)
+    contrastive = config.family in CONTRASTIVE_FAMILIES
+    head = (
+        {} if contrastive else {"id2label": dict(enumerate(labels)), "label2id": {n: i for i, n in enumerate(labels)}}
+    )
+    try:
+        model, report = getattr(transformers, _HEAD_CLASSES[config.family]).from_pretrained(
+            checkpoint.path,
+            dtype="float32",
+            local_files_only=True,
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
+            **head,
+        )
+        tokenizer = transformers.AutoTokenizer.from_pretrained(checkpoint.path) if contrastive else None
+    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        raise CheckpointError(f"cannot start from {checkpoint.name}: {error}") from error
+    drawn = sorted(set(report["missing_keys"]) | {key for key, *_ in report["mismatched_keys"]})
+    if body := [key for key in drawn if not key.startswith("classifier.")]:
+        raise CheckpointError(f"{checkpoint.name} lacks weights of the model's body: {', '.join(body[:8])}")
+    return Start(model=model, spec=_input_spec(config, checkpoint), tokenizer=tokenizer)
+
+
+def _input_spec(config: ModelConfig, checkpoint: Checkpoint) -> InputSpec:
+    return open_family(config.family).describe(checkpoint, config.sampling).input
