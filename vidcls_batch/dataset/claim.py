@@ -45,6 +45,14 @@ def read_claim(store: Store) -> Claim | None:
         raise StorageError(f"{store.uri}/{CLAIM} is damaged ({error}); this run folder cannot be resumed.") from error
 
 
+def require_same_run(store: Store, identity: RunIdentity) -> None:
+    """Raise RunMismatchError, key by key, when the folder was made with another identity; the manifest aside."""
+    claim = read_claim(store)
+    if claim is not None:
+        old = {key: value for key, value in claim.identity.values.items() if key != MANIFEST_DIGEST}
+        refuse_differences(old, identity.values, uri=store.uri)
+
+
 def claim_folder(store: Store, claim: Claim) -> None:
     """Make the folder this run's, or confirm that it already is. Raises RunMismatchError with the difference."""
     if (found := read_claim(store)) is None:

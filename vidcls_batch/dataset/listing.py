@@ -1,7 +1,7 @@
 """Find the videos below a folder or glob, and write them down as a manifest."""
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from io import BytesIO
 from pathlib import PurePosixPath
 
@@ -18,7 +18,6 @@ from vidcls_batch.storage import StorageOptions, absolute_uri, list_objects, ope
 VIDEO_EXTENSIONS = (
     ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".wmv", ".flv", ".mpg", ".mpeg", ".ts", ".m2ts", ".3gp", ".ogv",
 )  # fmt: skip
-BATCH_ROWS = 1 << 16
 
 
 def has_glob(uri: str) -> bool:
@@ -50,19 +49,22 @@ def list_videos(
 
 
 def write_manifest(
-    uris: Iterable[str], destination: str, *, options: StorageOptions, progress_every: int = BATCH_ROWS
+    prefix: str, destination: str, *, options: StorageOptions, extensions: tuple[str, ...] = VIDEO_EXTENSIONS
 ) -> int:
-    """Write `clip_id, uri` rows as Parquet, CSV, JSONL or text, by the destination's suffix; returns the row count.
+    """List the videos of a folder or glob as `clip_id, uri` rows; returns how many there are.
 
-    Raises ManifestError for another suffix or when there is nothing to write.
+    Parquet, CSV, JSONL or text by the destination's suffix. Raises ManifestError for another one or for no videos.
     """
     target = PurePosixPath(absolute_uri(destination))
     writer = _WRITERS.get(target.suffix.lower())
     if writer is None:
         raise ManifestError(f"Cannot write a manifest as {target.suffix or target.name!r}; use {', '.join(_WRITERS)}.")
-    column = pa.array(uris, pa.string())
+    column = pa.array([uri for uri, _ in list_videos(prefix, options=options, extensions=extensions)], pa.string())
     if len(column) == 0:
-        raise ManifestError("No videos found, so there is no manifest to write. Check the prefix and the extensions.")
+        raise ManifestError(
+            f"No videos below {prefix}, so there is no manifest to write. Looked for {', '.join(extensions)}; a glob "
+            "such as 'folder/**/*.xyz' finds other names."
+        )
     table = pa.table({"clip_id": derive_clip_ids(column), "uri": column})
     folder, _, name = absolute_uri(destination).rpartition("/")
     store = open_store(folder or "/", options=options)

@@ -50,7 +50,7 @@ class ManifestSource:
 
 
 def manifest_version(config: ManifestConfig, *, options: StorageOptions) -> str:
-    """A cheap mark of a one-file manifest that changes with its content (size, time or ETag); "" where there is none."""
+    """A cheap mark of a one-file manifest that changes with its content (size and time or ETag), or ""."""
     uri = absolute_uri(config.path)
     if has_glob(uri):
         return ""
@@ -111,8 +111,8 @@ def _format_of(uri: str, config: ManifestConfig) -> Format:
     found = SUFFIXES.get(suffix.lower())
     if found is None:
         raise ManifestError(
-            f"Cannot tell the format of the manifest {uri} by its name. Known: {', '.join(SUFFIXES)}. Rename it, or set "
-            "manifest.format to parquet, csv, jsonl, text or folder."
+            f"Cannot tell the format of the manifest {uri} by its name. Known: {', '.join(SUFFIXES)}. Rename it, or "
+            "set manifest.format to parquet, csv, jsonl, text or folder."
         )
     return found
 

@@ -90,14 +90,16 @@ def _csv_batches(file: Path, schema: pa.Schema, columns: list[str]) -> Iterator[
     with _csv_reader(file, convert, bad_rows) as reader:
         yield from reader
     if bad_rows:
-        shown = "; ".join(
-            f"row {r.number - 1 if r.number else '?'} has {r.actual_columns} fields, not {r.expected_columns}: {r.text[:80]!r}"
-            for r in bad_rows[:SHOWN_ROWS]
-        )
+        shown = "; ".join(_explain_row(row) for row in bad_rows[:SHOWN_ROWS])
         raise ManifestError(
             f"{file.name}: {len(bad_rows)} rows do not have the header's number of fields ({shown}). Quote fields that "
             "hold the delimiter."
         )
+
+
+def _explain_row(row: pc_csv.InvalidRow) -> str:
+    number = row.number - 1 if row.number else "?"  # the parser counts the header
+    return f"row {number} has {row.actual_columns} fields, not {row.expected_columns}: {row.text[:80]!r}"
 
 
 def _csv_reader(

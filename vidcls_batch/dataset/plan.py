@@ -10,11 +10,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vidcls_batch.config import Config
-from vidcls_batch.dataset.claim import MANIFEST_DIGEST, Claim, claim_folder, read_claim, with_digest
+from vidcls_batch.dataset.claim import MANIFEST_DIGEST, Claim, claim_folder, read_claim, require_same_run, with_digest
 from vidcls_batch.dataset.manifest import CLIP_SCHEMA, check_manifest, read_clips, read_header
 from vidcls_batch.dataset.manifest_source import ManifestSource, manifest_version, open_manifest
 from vidcls_batch.dataset.puts import put_all
-from vidcls_batch.dataset.run_record import RunIdentity, differences, refuse_differences
+from vidcls_batch.dataset.run_record import Json, RunIdentity, differences, run_identity
 from vidcls_batch.errors import ManifestError, RunMismatchError, StorageError
 from vidcls_batch.storage import StorageOptions, Store
 
@@ -42,7 +42,7 @@ class Plan:
         """Schema of each unit's table."""
         return pa.schema([*CLIP_SCHEMA, *self.extra_schema])
 
-    def clips_in(self, unit: int) -> int:
+    def unit_size(self, unit: int) -> int:
         """How many clips a unit holds. Raises IndexError for a unit that is not planned."""
         if not 0 <= unit < self.num_units:
             raise IndexError(f"unit {unit} of {self.num_units}")
@@ -64,7 +64,7 @@ def make_plan(
     *,
     store: Store,
     options: StorageOptions,
-    identity: RunIdentity,
+    identity: RunIdentity | None = None,
     reserved: frozenset[str],
     progress: Callable[[int], None] | None = None,
 ) -> Plan:
@@ -72,12 +72,11 @@ def make_plan(
 
     Two passes over the manifest: check every row, then write the units; `progress` gets the rows done in each. Any
     number of drivers may do this at once. Raises ManifestError before anything is written, RunMismatchError when the
-    folder belongs to another config or manifest, StorageError.
+    folder belongs to another config or manifest, StorageError. `identity` is the config's alone unless given.
     """
+    identity = run_identity(config) if identity is None else identity
     claim = read_claim(store)
-    if claim is not None:
-        old = {k: v for k, v in claim.identity.values.items() if k != MANIFEST_DIGEST}
-        refuse_differences(old, identity.values, uri=store.uri)
+    require_same_run(store, identity)
     plan = load_plan(store)
     version = manifest_version(config.manifest, options=options)
     if plan is not None and version and version == plan.manifest_version:
@@ -130,6 +129,16 @@ def load_plan(store: Store) -> Plan | None:
         raise StorageError(f"{store.uri}/{PLAN} is damaged ({error}); this run folder cannot be resumed.") from error
 
 
+def require_plan(store: Store) -> Plan:
+    """The frozen plan. Raises StorageError where the folder holds none."""
+    plan = load_plan(store)
+    if plan is None:
+        raise StorageError(
+            f"{store.uri} is no run folder: it has no {PLAN}. Check the path and endpoint, or start a run: vidcls run"
+        )
+    return plan
+
+
 def read_unit(store: Store, unit: int) -> pa.Table:
     """The clips of a unit, in order: clip_id, uri, start_s, end_s and the manifest's other columns."""
     try:
@@ -149,7 +158,7 @@ def _encoded_units(batches: Iterator[pa.RecordBatch], plan: Plan, done: frozense
             pieces.append(piece)
             start += piece.num_rows
             rows += piece.num_rows
-            if rows == plan.clips_in(unit):
+            if rows == plan.unit_size(unit):
                 if unit_path(unit) not in done:
                     yield unit_path(unit), _encoded(pa.Table.from_batches(pieces, plan.schema))
                 pieces, unit, rows = [], unit + 1, 0
@@ -175,16 +184,19 @@ def _counted(batches: Iterator[pa.RecordBatch], progress: Callable[[int], None] 
 
 
 def _manifest_changed(store: Store, claim: Claim, source: ManifestSource) -> str:
-    old = {"digest": str(claim.identity.values[MANIFEST_DIGEST]), "num_bytes": claim.manifest.get("num_bytes")}
-    new = {"digest": source.digest, "num_bytes": source.num_bytes}
+    old: dict[str, Json] = {
+        "digest": str(claim.identity.values[MANIFEST_DIGEST]),
+        "num_bytes": claim.manifest.get("num_bytes"),
+    }
+    new: dict[str, Json] = {"digest": source.digest, "num_bytes": source.num_bytes}
     lines = differences(old, new)
     if source.is_listing and int(str(claim.manifest.get("num_clips", 0))) <= _COMPARED_CLIPS:
         lines += _changed_files(store, source)
     return (
         f"The manifest {source.uri} is not the one the run folder {store.uri} was planned from:\n"
         + "\n".join(f"  - {line}" for line in lines)
-        + "\nBring the old one back to resume the run, or give the new one a run folder of its own (run.path). To freeze "
-        "a folder that still grows, write a list first: vidcls manifest PREFIX -o clips.parquet."
+        + "\nBring the old one back to resume the run, or give the new one a run folder of its own (run.path). To "
+        "freeze a folder that still grows, write a list first: vidcls manifest PREFIX -o clips.parquet."
     )
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from vidcls_batch.config import Config, resolved
-from vidcls_batch.errors import RunMismatchError
+from vidcls_batch.errors import RunMismatchError, StorageError
 from vidcls_batch.storage import Store, absolute_uri
 
 RUN_RECORD = "run.json"
@@ -103,22 +103,32 @@ def flatten(tree: Mapping[str, Any], *, prefix: str = "") -> dict[str, Json]:
     return flat
 
 
-def write_run_record(store: Store, record: Mapping[str, Json]) -> None:
-    """Write run.json: the resolved config and where everything came from. Raises ValueError for a credential."""
-    _refuse_secrets(record)
-    store.put(RUN_RECORD, (json.dumps(record, indent=2, ensure_ascii=False) + "\n").encode())
+@dataclass(frozen=True, slots=True)
+class RunRecord:
+    """How a run was made, for people and for `retry`."""
+
+    config: Mapping[str, Any]  # resolved
+    provenance: Mapping[str, Any] = field(default_factory=dict)  # versions, weights, label set, licences, seeds
 
 
-def read_run_record(store: Store) -> dict[str, Json] | None:
-    """The record of a run, None where there is none yet."""
+def write_run_record(store: Store, record: RunRecord) -> None:
+    """Write or replace run.json. Raises ValueError when it would hold a credential."""
+    tree = {"config": record.config, "provenance": record.provenance}
+    _refuse_secrets(tree)
+    store.put(RUN_RECORD, (json.dumps(tree, indent=2, ensure_ascii=False) + "\n").encode())
+
+
+def read_run_record(store: Store) -> RunRecord:
+    """The record of a run. Raises StorageError where there is none or it is damaged."""
     try:
-        record: dict[str, Json] = json.loads(store.read_bytes(RUN_RECORD))
-    except FileNotFoundError:
-        return None
-    return record
+        return RunRecord(**json.loads(store.read_bytes(RUN_RECORD)))
+    except FileNotFoundError as error:
+        raise StorageError(f"{store.uri} holds no {RUN_RECORD}. Is it a run folder? Start one: vidcls run") from error
+    except (ValueError, TypeError) as error:
+        raise StorageError(f"{store.uri}/{RUN_RECORD} is damaged ({error}). The run itself writes it anew.") from error
 
 
-def _refuse_secrets(record: Mapping[str, Json]) -> None:
+def _refuse_secrets(record: Mapping[str, Any]) -> None:
     for key, value in flatten(record).items():
         name = key.rpartition(".")[2]
         if re.search(r"(^|_)(secret|password|token|credential|access_key)s?($|_)", name, re.IGNORECASE):
