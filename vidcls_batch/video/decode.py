@@ -1,0 +1,75 @@
+"""One clip from bytes to frames, in this process. The sandbox runs the same in a child that can be killed."""
+
+import time
+from collections.abc import Callable
+
+import numpy as np
+
+from vidcls_batch.types import DecodedClip, DecodeLimits, DecodeReport, FrameRequest, Frames
+from vidcls_batch.video.decoders.base import Decoder, OpenClip, make_decoder
+from vidcls_batch.video.probe import check_num_bytes, decode_error
+from vidcls_batch.video.quality import measure_quality
+from vidcls_batch.video.sampling import Indices, slot_indices
+
+
+def decode_in_process(
+    source: bytes,
+    request: FrameRequest,
+    *,
+    start_s: float | None = None,
+    end_s: float | None = None,
+    backend: str = "auto",
+    limits: DecodeLimits | None = None,
+) -> DecodedClip:
+    """Decode without a sandbox: no timeout, no memory limit. For trusted files, tests and benchmarks.
+
+    Raises ClipError, and ConfigError for an unknown backend.
+    """
+    decoder = make_decoder(backend, height=request.height, width=request.width)
+    frames = np.zeros(request.frames_shape, dtype=np.uint8)
+    report = decode_into(
+        frames, source, decoder=decoder, request=request, limits=limits or DecodeLimits(), start_s=start_s, end_s=end_s
+    )
+    return DecodedClip(frames, report)
+
+
+def decode_into(
+    out: Frames,
+    source: bytes | memoryview,
+    *,
+    decoder: Decoder,
+    request: FrameRequest,
+    limits: DecodeLimits,
+    start_s: float | None = None,
+    end_s: float | None = None,
+    opened: Callable[[OpenClip], None] | None = None,
+) -> DecodeReport:
+    """Fill `out` (uint8, request.frames_shape) and report. `opened` hears of the clip before frames are decoded.
+
+    Raises ClipError.
+    """
+    start = time.perf_counter()
+    check_num_bytes(len(source), limits=limits)
+    with decoder.open(source, limits=limits) as clip:
+        if opened is not None:
+            opened(clip)
+        slots = _slots(clip, request, start_s, end_s)
+        wanted, first_slots, sources = np.unique(slots, return_index=True, return_inverse=True)
+        read = clip.read(wanted.tolist(), [out[slot] for slot in first_slots])
+    for slot in np.flatnonzero(first_slots[sources] != np.arange(len(slots))):
+        out[slot] = out[first_slots[sources[slot]]]
+    corrupt = np.isin(slots, list(read.corrupt))
+    quality = measure_quality(
+        request, out, slots=slots, pts_s=clip.pts_s, corrupt=corrupt, packet_errors=read.packet_errors
+    )
+    elapsed_ms = (time.perf_counter() - start) * 1000
+    return DecodeReport(facts=clip.facts, quality=quality, decoder=clip.decoder, decode_ms=elapsed_ms)
+
+
+def _slots(clip: OpenClip, request: FrameRequest, start_s: float | None, end_s: float | None) -> Indices:
+    if len(clip.pts_s) == 0:
+        raise decode_error("not one frame could be decoded", code="no_frames")
+    try:
+        return slot_indices(request, pts_s=clip.pts_s, start_s=start_s, end_s=end_s)
+    except ValueError as error:
+        raise decode_error(str(error), code="empty_range") from error

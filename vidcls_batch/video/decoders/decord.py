@@ -1,0 +1,95 @@
+"""decord, for those who ask for it, where it is known to return the right frames; PyAV's planned decode elsewhere."""
+
+import io
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vidcls_batch.types import DecodeLimits, VideoFacts
+from vidcls_batch.video.decoders.base import OpenClip, ReadReport, backend_label
+from vidcls_batch.video.decoders.pyav import PlannedClip, PlannedDecoder
+from vidcls_batch.video.probe import decode_error
+from vidcls_batch.video.rescale import Rescaler
+
+if TYPE_CHECKING:
+    import decord
+
+# decord 0.6.0 silently returns wrong frames for MPEG-TS, WMV, AVI with B-frames, MPEG-PS, fragmented MP4 and open-GOP
+# HEVC, and has no AV1. What is not on this list was not seen to be right.
+_RIGHT_CONTAINERS = frozenset({"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"})
+_RIGHT_CODECS = frozenset({"h264", "vp9", "mpeg4"})
+
+
+class DecordDecoder:
+    """Backend `decord`."""
+
+    def __init__(self, *, height: int, width: int, num_threads: int) -> None:
+        import decord
+
+        self._decord = decord
+        self._num_threads = num_threads
+        self._rescaler = Rescaler(height=height, width=width)
+        self._planned = PlannedDecoder(height=height, width=width, num_threads=num_threads)
+        self._label = backend_label("decord")
+
+    @contextmanager
+    def open(self, data: bytes | memoryview, *, limits: DecodeLimits) -> Iterator[OpenClip]:
+        """See Decoder.open. What decord would get wrong is opened by PyAV, and says so."""
+        with self._planned.open(data, limits=limits) as clip:
+            if isinstance(clip, PlannedClip) and _is_known_right(clip):
+                reader = self._reader(data)
+                if reader is not None and len(reader) == len(clip.pts_s):
+                    yield DecordClip(reader, clip, self._rescaler, self._label, self._decord.DECORDError)
+                    return
+            yield clip
+
+    def _reader(self, data: bytes | memoryview) -> "decord.VideoReader | None":
+        try:
+            return self._decord.VideoReader(io.BytesIO(data), ctx=self._decord.cpu(0), num_threads=self._num_threads)
+        except self._decord.DECORDError:
+            return None
+
+
+@dataclass(frozen=True, slots=True)
+class DecordClip:
+    """A file open in decord; times and facts come from PyAV, which opened it first, behind the guards."""
+
+    reader: "decord.VideoReader"
+    planned: PlannedClip
+    rescaler: Rescaler
+    decoder: str
+    failure: type[Exception]
+
+    @property
+    def facts(self) -> VideoFacts:
+        """See OpenClip.facts."""
+        return self.planned.facts
+
+    @property
+    def pts_s(self) -> NDArray[np.float64]:
+        """See OpenClip.pts_s."""
+        return self.planned.pts_s
+
+    def read(self, wanted: Sequence[int], rows: Sequence[NDArray[np.uint8]]) -> ReadReport:
+        """See OpenClip.read."""
+        from av.video.frame import VideoFrame
+
+        try:
+            pictures = self.reader.get_batch(list(wanted)).asnumpy()
+        except self.failure as error:
+            raise decode_error(f"decord: {error}", code="decoder_failed") from error
+        for picture, row in zip(pictures, rows, strict=True):
+            frame = VideoFrame.from_ndarray(picture, format="rgb24")
+            self.rescaler.write(frame, sample_aspect=self.planned.reference.sample_aspect, out=row)
+        return ReadReport()
+
+
+def _is_known_right(clip: PlannedClip) -> bool:
+    video = clip.video
+    container, codec = video.container.format.name, video.facts.codec
+    is_fragmented = container.startswith("mov") and video.stream.frames == 0
+    return container in _RIGHT_CONTAINERS and codec in _RIGHT_CODECS and not is_fragmented

@@ -1,0 +1,144 @@
+"""Planned decoding: only the key-frame groups that hold wanted frames, without the pictures nobody refers to."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vidcls_batch.types import DecodeLimits, VideoFacts
+from vidcls_batch.video.decoders.base import OpenClip, ReadReport, backend_label
+from vidcls_batch.video.decoders.pyav_sequential import (
+    SequentialClip,
+    check_span,
+    decode_packet,
+    threaded_codec,
+)
+from vidcls_batch.video.probe import OpenedVideo, av_failures_become_clip_errors, open_video
+from vidcls_batch.video.rescale import Rescaler
+from vidcls_batch.video.timeline import PacketErrors, Timeline, has_timed_packets, read_timeline, video_packets
+
+if TYPE_CHECKING:
+    from av.packet import Packet
+    from av.video.stream import VideoStream
+
+# Decoders that may be told to drop unreferenced pictures and still return every other one. dav1d loses frames.
+_DROPS_NONREF_SAFELY = frozenset({"h264", "hevc"})
+# Packets of larger files are read a second time rather than kept.
+_KEEP_PACKETS_BYTES = 256 << 20
+
+
+class PlannedDecoder:
+    """Backend `pyav`."""
+
+    def __init__(self, *, height: int, width: int, num_threads: int) -> None:
+        self._rescaler = Rescaler(height=height, width=width)
+        self._num_threads = num_threads
+        self._label = backend_label("pyav")
+
+    @contextmanager
+    def open(self, data: bytes | memoryview, *, limits: DecodeLimits) -> Iterator[OpenClip]:
+        """See Decoder.open."""
+        with open_video(data, limits=limits) as video, av_failures_become_clip_errors():
+            reference = SequentialClip(data, limits, video.facts, self._rescaler, self._num_threads, self._label)
+            timeline, packets, errors = None, None, PacketErrors()
+            if has_timed_packets(video):
+                source = video_packets(video, errors=errors)
+                packets = list(source) if len(data) <= _KEEP_PACKETS_BYTES else None
+                timeline = read_timeline(source if packets is None else packets, limits=limits)
+            reference.count_frames(video, timeline)
+            check_span(reference.pts_s, limits=limits)
+            if timeline is None or errors.count:
+                yield reference
+            else:
+                yield PlannedClip(video, timeline, packets, reference)
+
+
+@dataclass(slots=True)
+class PlannedClip:
+    """An open file whose frame times are known from its packets."""
+
+    video: OpenedVideo
+    timeline: Timeline
+    packets: "list[Packet[VideoStream]] | None"  # None: too many bytes to keep, read again
+    reference: SequentialClip
+
+    @property
+    def facts(self) -> VideoFacts:
+        """See OpenClip.facts."""
+        return self.reference.facts
+
+    @property
+    def pts_s(self) -> NDArray[np.float64]:
+        """See OpenClip.pts_s."""
+        return self.reference.pts_s
+
+    @property
+    def decoder(self) -> str:
+        """See OpenClip.decoder."""
+        return self.reference.decoder
+
+    def read(self, wanted: Sequence[int], rows: Sequence[NDArray[np.uint8]]) -> ReadReport:
+        """See OpenClip.read.
+
+        The plan is never trusted: a damaged packet or picture, or a wanted frame that does not come, and the whole file
+        is decoded in order instead, so that damage looks the same whichever frames are asked for.
+        """
+        with av_failures_become_clip_errors():
+            complete = self._read_planned(wanted, rows)
+        return ReadReport() if complete else self.reference.read(wanted, rows)
+
+    def _read_planned(self, wanted: Sequence[int], rows: Sequence[NDArray[np.uint8]]) -> bool:
+        codec = threaded_codec(self.video.stream, num_threads=self.reference.num_threads)
+        may_drop = self.facts.codec in _DROPS_NONREF_SAFELY
+        slot_by_pts = {int(self.timeline.pts[index]): slot for slot, index in enumerate(wanted)}
+        missing = len(slot_by_pts)
+        errors = PacketErrors()
+        for packet in self._planned_packets(plan_groups(self.timeline, wanted)):
+            if may_drop and packet is not None:
+                codec.skip_frame = "DEFAULT" if packet.pts in slot_by_pts else "NONREF"
+            for frame in decode_packet(codec, packet, errors=errors):
+                if frame.is_corrupt:
+                    return False
+                slot = None if frame.pts is None else slot_by_pts.get(frame.pts)
+                if slot is not None:
+                    self.reference.rescaler.write(frame, sample_aspect=self.reference.sample_aspect, out=rows[slot])
+                    missing -= 1
+            if errors.count:
+                return False
+            if packet is None:
+                codec.flush_buffers()
+        return missing == 0
+
+    def _planned_packets(self, groups: Sequence[tuple[int, int]]) -> "Iterator[Packet[VideoStream] | None]":
+        """The groups' packets, None after each group."""
+        if self.packets is not None:
+            for first, last in groups:
+                yield from self.packets[first : last + 1]
+                yield None
+            return
+        reference = self.reference
+        with open_video(reference.data, limits=reference.limits) as again:
+            packets, position = video_packets(again, errors=PacketErrors()), 0
+            for first, last in groups:
+                yield from islice(packets, first - position, last + 1 - position)
+                yield None
+                position = last + 1
+
+
+def plan_groups(timeline: Timeline, wanted: Sequence[int]) -> list[tuple[int, int]]:
+    """Packet ranges [first, last] that must be decoded, ascending and apart, for the frames `wanted`."""
+    spans = []
+    for index in wanted:
+        packet, pts = int(timeline.packets[index]), int(timeline.pts[index])
+        spans.append((timeline.group_start(packet, pts), packet))
+    groups: list[tuple[int, int]] = []
+    for first, last in sorted(spans):
+        if groups and first <= groups[-1][1] + 1:
+            groups[-1] = (groups[-1][0], max(groups[-1][1], last))
+        else:
+            groups.append((first, last))
+    return groups

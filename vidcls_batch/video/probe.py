@@ -1,0 +1,162 @@
+"""Opening a video behind guards: what may be opened, how large it may say it is, what its header tells."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from vidcls_batch.errors import ClipError, Stage, Status
+from vidcls_batch.types import DecodeLimits, VideoFacts
+
+if TYPE_CHECKING:
+    from av.container import InputContainer
+    from av.video.stream import VideoStream
+
+# Everything else is refused unread. Left out on purpose: playlists and scripts that open other files (hls, concat,
+# dash, imf, sdp) and still pictures (png_pipe ...): a 775 KB PNG of 16000 x 16000 costs 780 MB in open alone.
+CONTAINERS = (
+    "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,mpegts,mpeg,avi,asf,flv,live_flv,gif,ogg,ivf,nut,mxf,rm,dv,"
+    "h264,hevc,av1,obu,m4v,mpegvideo,mjpeg,yuv4mpegpipe,mp3,aac,wav,flac"
+)
+_MICROSECONDS = 1_000_000
+# Larger than PyAV's 32 KB: one call into Python for each read.
+_READ_BYTES = 1 << 18
+
+
+class MemoryFile:
+    """A read-only file over bytes in memory that does not copy them all."""
+
+    def __init__(self, data: bytes | memoryview) -> None:
+        self._data = memoryview(data)
+        self._position = 0
+
+    def read(self, size: int = -1) -> bytes:
+        """The next `size` bytes, fewer at the end."""
+        stop = len(self._data) if size < 0 else min(len(self._data), self._position + size)
+        chunk = bytes(self._data[self._position : stop])
+        self._position = max(self._position, stop)
+        return chunk
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        """Move to `offset` from the start (0), here (1) or the end (2)."""
+        base = (0, self._position, len(self._data))[whence]
+        self._position = max(0, base + offset)
+        return self._position
+
+    def tell(self) -> int:
+        """Position in bytes."""
+        return self._position
+
+
+@dataclass(frozen=True, slots=True)
+class OpenedVideo:
+    """A container that passed the guards, and the video stream that will be decoded."""
+
+    container: "InputContainer"
+    stream: "VideoStream"
+    facts: VideoFacts
+    start_s: float  # where the file's clock starts; frame times are given relative to it
+
+
+@contextmanager
+def open_video(data: bytes | memoryview, *, limits: DecodeLimits) -> Iterator[OpenedVideo]:
+    """Open and check against `limits` before any frame is decoded. Raises ClipError."""
+    import av
+
+    check_num_bytes(len(data), limits=limits)
+    options = {
+        "format_whitelist": CONTAINERS,
+        "protocol_whitelist": "none",  # the bytes at hand and nothing else
+        "max_pixels": str(limits.max_pixels),
+    }
+    with av_failures_become_clip_errors():
+        container = av.open(
+            MemoryFile(data), mode="r", options=options, metadata_errors="ignore", buffer_size=_READ_BYTES
+        )
+        with container:
+            stream = _pick_stream(container)
+            facts = _read_facts(container, stream)
+            check_facts(facts, num_packets=stream.frames, limits=limits)
+            yield OpenedVideo(container, stream, facts, (container.start_time or 0) / _MICROSECONDS)
+
+
+@contextmanager
+def av_failures_become_clip_errors() -> Iterator[None]:
+    """What libav raises about the bytes becomes `decode_error`; running out of memory becomes `crashed`."""
+    import av
+
+    try:
+        yield
+    except MemoryError as error:  # av.error.MemoryError is one
+        raise ClipError(
+            f"the decoder ran out of memory: {error}", status=Status.CRASHED, stage=Stage.DECODE, code="out_of_memory"
+        ) from error
+    except av.error.InvalidDataError as error:
+        raise decode_error(f"not a readable video: {error.strerror}", code="invalid_data") from error
+    except av.error.FFmpegError as error:
+        raise decode_error(f"{type(error).__name__}: {error.strerror}", code="decoder_failed") from error
+
+
+def decode_error(message: str, *, code: str) -> ClipError:
+    """The bytes are no video, or too damaged."""
+    return ClipError(message, status=Status.DECODE_ERROR, stage=Stage.DECODE, code=code)
+
+
+def too_large(message: str, *, code: str) -> ClipError:
+    """The clip would cost more than the run allows."""
+    return ClipError(message, status=Status.TOO_LARGE, stage=Stage.DECODE, code=code)
+
+
+def check_num_bytes(num_bytes: int, *, limits: DecodeLimits) -> None:
+    """Raises ClipError for an empty or too large file."""
+    if num_bytes == 0:
+        raise decode_error("the file is empty", code="empty_file")
+    if num_bytes > limits.max_bytes:
+        raise too_large(f"{num_bytes} bytes, over max_bytes={limits.max_bytes}", code="max_bytes")
+
+
+def check_facts(facts: VideoFacts, *, num_packets: int, limits: DecodeLimits) -> None:
+    """Raises ClipError where the header says more than `limits` allow."""
+    if facts.width is not None and facts.height is not None and facts.width * facts.height > limits.max_pixels:
+        raise too_large(f"{facts.width}x{facts.height} pixels, over max_pixels={limits.max_pixels}", code="max_pixels")
+    if facts.duration_s is not None and facts.duration_s > limits.max_duration_s:
+        raise too_large(f"{facts.duration_s:.0f} s, over max_duration_s={limits.max_duration_s:g}", code="max_duration")
+    check_num_packets(num_packets, limits=limits)
+
+
+def check_num_packets(num_packets: int, *, limits: DecodeLimits) -> None:
+    """Raises ClipError when a video track has more packets than allowed."""
+    if num_packets > limits.max_packets:
+        raise too_large(f"{num_packets} or more packets, over max_packets={limits.max_packets}", code="max_packets")
+
+
+def _pick_stream(container: "InputContainer") -> "VideoStream":
+    from av.stream import Disposition
+
+    videos = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
+    if not videos:
+        raise ClipError(
+            "the file has no video stream", status=Status.NO_VIDEO, stage=Stage.DECODE, code="no_video_stream"
+        )
+    best = container.streams.best("video")
+    stream: VideoStream = next((s for s in videos if s is best), videos[0])
+    if stream.codec_context is None:
+        raise decode_error("the video's codec is not supported", code="unsupported_codec")
+    return stream
+
+
+def _read_facts(container: "InputContainer", stream: "VideoStream") -> VideoFacts:
+    codec = stream.codec_context
+    duration_s = None
+    if stream.duration is not None and stream.time_base is not None:
+        duration_s = float(stream.duration * stream.time_base)
+    elif container.duration is not None:
+        duration_s = container.duration / _MICROSECONDS
+    rate = stream.average_rate or stream.guessed_rate
+    return VideoFacts(
+        duration_s=duration_s if duration_s is not None and duration_s > 0 else None,
+        fps=float(rate) if rate else None,
+        width=codec.width or None,
+        height=codec.height or None,
+        codec=codec.codec.canonical_name,
+    )

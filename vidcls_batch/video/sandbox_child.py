@@ -1,0 +1,191 @@
+"""The other side of the sandbox: `python -m vidcls_batch.video.sandbox_child`, started by sandbox.py only.
+
+Two processes. The *nursery* imports the decoder once, then forks a child and waits; when the child dies it says so and
+forks the next, which takes milliseconds instead of the imports' tenths of a second. The *child* decodes. Both end when
+the process that started them ends, however it ends.
+"""
+
+import ctypes
+import gc
+import json
+import mmap
+import os
+import resource
+import select
+import signal
+import socket
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from vidcls_batch.errors import ClipError, ConfigError, Stage, Status
+from vidcls_batch.types import DecodeLimits, FrameRequest, Frames, Sampling
+from vidcls_batch.video.decode import decode_into
+from vidcls_batch.video.decoders.base import Decoder, OpenClip, make_decoder
+
+# A child that reached its share of clips ends with this code and is replaced: what a codec library leaks goes with it.
+RECYCLED = 64
+_CLIPS_PER_CHILD = 1000
+_PR_SET_PDEATHSIG = 1
+_MESSAGE_CHARACTERS = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """What the parent says once, as JSON on the command line."""
+
+    parent_pid: int
+    control_fd: int  # nursery -> parent: which child lives, how the last one ended
+    jobs_fd: int  # parent <-> child
+    source_fd: int  # shared memory: the clip's bytes
+    frames_fd: int  # shared memory: the clip's frames
+    backend: str
+    num_threads: int
+    request: FrameRequest
+    limits: DecodeLimits
+
+    @classmethod
+    def from_json(cls, text: str) -> "Setup":
+        """Inverse of `json.dumps(asdict(setup))`."""
+        tree = json.loads(text)
+        request = tree.pop("request")
+        samplings = tuple(Sampling(**s) for s in request.pop("samplings"))
+        return cls(
+            **tree | {"request": FrameRequest(samplings, **request), "limits": DecodeLimits(**tree.pop("limits"))}
+        )
+
+
+def send_message(channel: socket.socket, **message: object) -> None:
+    """One JSON object on a line of its own."""
+    channel.sendall(json.dumps(message).encode() + b"\n")
+
+
+def main(setup: Setup) -> None:
+    """The nursery: load the decoder, then keep one child alive until the parent ends."""
+    control = socket.socket(fileno=setup.control_fd)
+    parent = os.pidfd_open(setup.parent_pid)
+    if os.getppid() != setup.parent_pid:
+        return
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    try:
+        decoder = make_decoder(
+            setup.backend, height=setup.request.height, width=setup.request.width, num_threads=setup.num_threads
+        )
+    except ConfigError as error:
+        send_message(control, failed=str(error))
+        return
+    gc.freeze()
+    nursery_pid = os.getpid()
+    while True:
+        pid = os.fork()
+        if pid == 0:
+            control.close()
+            os.close(parent)
+            _be_the_child(setup, decoder, nursery_pid)
+        send_message(control, started=pid)
+        ended = _wait(pid, parent, control)
+        if ended is None:
+            return
+        send_message(control, ended=ended)
+
+
+def _wait(pid: int, parent: int, control: socket.socket) -> int | None:
+    """Exit code of the child, negative for a signal; None when the parent is done or dead, the child killed."""
+    child = os.pidfd_open(pid)
+    poller = select.poll()
+    for fd in (child, parent, control.fileno()):
+        poller.register(fd, select.POLLIN)
+    wanted = True
+    while child not in (ready := {fd for fd, _ in poller.poll()}):
+        orders = control.recv(4096) if control.fileno() in ready else b""
+        wanted = bool(orders)  # nothing to read: the parent closed its end, or died
+        if not wanted or json.loads(orders.splitlines()[-1])["kill"] == pid:
+            os.kill(pid, signal.SIGKILL)
+            break
+    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    os.close(child)
+    return code if wanted else None
+
+
+def _be_the_child(setup: Setup, decoder: Decoder, nursery_pid: int) -> None:
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != nursery_pid:
+        os._exit(1)
+    channel = socket.socket(fileno=setup.jobs_fd)
+    frames: Frames = np.frombuffer(
+        mmap.mmap(setup.frames_fd, int(np.prod(setup.request.frames_shape))), np.uint8
+    ).reshape(setup.request.frames_shape)
+    start_bytes = _address_space()
+    for count, job in enumerate(_jobs(channel), start=1):
+        _limit_address_space(start_bytes + (setup.limits.memory_mb << 20) + job["num_bytes"])
+        reply = _decode(job, setup, decoder, frames, channel)
+        _limit_address_space(resource.RLIM_INFINITY)
+        send_message(channel, id=job["id"], **reply)
+        if count == _CLIPS_PER_CHILD or "recycle" in reply:
+            os._exit(RECYCLED)
+    os._exit(0)
+
+
+def _jobs(channel: socket.socket) -> Iterator[dict[str, int]]:
+    with channel.makefile("rb") as lines:
+        for line in lines:
+            yield json.loads(line)
+
+
+def _decode(
+    job: dict[str, int], setup: Setup, decoder: Decoder, frames: Frames, channel: socket.socket
+) -> dict[str, object]:
+    def opened(clip: OpenClip) -> None:
+        pixels = (clip.facts.width or 0) * (clip.facts.height or 0)
+        send_message(channel, id=job["id"], opened_pixels=pixels * len(clip.pts_s))
+
+    try:
+        with mmap.mmap(setup.source_fd, job["num_bytes"], prot=mmap.PROT_READ) as mapped, memoryview(mapped) as source:
+            report = decode_into(
+                frames,
+                source,
+                decoder=decoder,
+                request=setup.request,
+                limits=setup.limits,
+                start_s=job["start_s"],
+                end_s=job["end_s"],
+                opened=opened,
+            )
+        return {"report": asdict(report)}
+    except ClipError as error:
+        return _failure(error, recycle=error.status is Status.CRASHED)
+    except MemoryError:
+        return _failure(_clip_error("the decoder ran out of memory", Status.CRASHED, "out_of_memory"), recycle=True)
+    except Exception as unexpected:  # the one place: whatever a decoder raises about a clip is that clip's row
+        message = f"{type(unexpected).__name__}: {unexpected}"
+        return _failure(_clip_error(message, Status.DECODE_ERROR, "decoder_raised"), recycle=True)
+
+
+def _clip_error(message: str, status: Status, code: str) -> ClipError:
+    return ClipError(message, status=status, stage=Stage.DECODE, code=code)
+
+
+def _failure(error: ClipError, *, recycle: bool) -> dict[str, object]:
+    fields = {
+        "message": error.message[:_MESSAGE_CHARACTERS],
+        "status": error.status,
+        "stage": error.stage,
+        "code": error.code,
+    }
+    return {"error": fields} | ({"recycle": True} if recycle else {})
+
+
+def _address_space() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[0]) * mmap.PAGESIZE
+
+
+def _limit_address_space(num_bytes: int) -> None:
+    _, hard = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (num_bytes, hard))
+
+
+if __name__ == "__main__":
+    main(Setup.from_json(sys.argv[1]))

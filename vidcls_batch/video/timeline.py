@@ -1,0 +1,103 @@
+"""When each frame of a file is on screen, read from its packets without decoding one."""
+
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vidcls_batch.types import DecodeLimits
+from vidcls_batch.video.probe import OpenedVideo, check_num_packets
+
+if TYPE_CHECKING:
+    from av.packet import Packet
+    from av.video.stream import VideoStream
+
+# Where packets carry the times of the frames they become. AVI, MPEG-PS, raw streams, FLV and others repeat, drop or
+# invent times: their frames are counted by decoding.
+_TIMED_CONTAINERS = frozenset({"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "mpegts"})
+# Codecs in which each packet is exactly one frame. Not VP8: its hidden reference frames are packets of their own.
+_ONE_FRAME_PER_PACKET = frozenset(
+    {"h264", "hevc", "vp9", "av1", "mpeg4", "mpeg2video", "mjpeg", "prores", "ffv1", "dnxhd"}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Timeline:
+    """Frames in display order: their times in stream ticks, and the position of their packets in the file."""
+
+    pts: NDArray[np.int64]
+    packets: NDArray[np.int64]
+    keys: tuple[int, ...]  # positions of key packets, ascending
+    key_pts: tuple[int, ...]
+
+    def group_start(self, packet: int, pts: int) -> int:
+        """Position of the packet from which decoding must start to show the frame of `packet` at `pts`.
+
+        The last key packet at or before it that is not shown after it: pictures that follow an open-GOP key packet in
+        the file but precede it on screen need the group before.
+        """
+        i = bisect_right(self.keys, packet) - 1
+        while i > 0 and self.key_pts[i] > pts:
+            i -= 1
+        return self.keys[i] if i >= 0 else 0
+
+
+@dataclass(slots=True)
+class PacketErrors:
+    """How many packets could not be read or decoded."""
+
+    count: int = 0
+
+
+def video_packets(video: OpenedVideo, *, errors: PacketErrors) -> Iterator["Packet[VideoStream]"]:
+    """The stream's packets in file order, without the empty ones that mean end-of-stream to a decoder.
+
+    A file that breaks off gives what came before the break.
+    """
+    import av
+
+    packets = video.container.demux(video.stream)
+    try:
+        yield from (packet for packet in packets if packet.size)
+    except MemoryError:
+        raise
+    except av.error.FFmpegError:
+        errors.count += 1
+
+
+def has_timed_packets(video: OpenedVideo) -> bool:
+    """Whether the container and codec are known to give each frame one packet with its time."""
+    codec = video.facts.codec
+    return video.container.format.name in _TIMED_CONTAINERS and codec in _ONE_FRAME_PER_PACKET
+
+
+def read_timeline(packets: Iterable["Packet[VideoStream]"], *, limits: DecodeLimits) -> Timeline | None:
+    """Display order from packets; None when a time is missing or given twice. Raises ClipError over max_packets."""
+    shown_pts: list[int] = []
+    shown_packets: list[int] = []
+    keys: list[int] = []
+    key_pts: list[int] = []
+    complete = True
+    for position, packet in enumerate(packets):
+        if position >= limits.max_packets:
+            check_num_packets(position + 1, limits=limits)
+        pts = packet.pts
+        if pts is None:
+            complete = False
+            continue
+        if packet.is_keyframe:
+            keys.append(position)
+            key_pts.append(pts)
+        if not packet.is_discard:  # an edit list's lead-in is decoded, never shown
+            shown_pts.append(pts)
+            shown_packets.append(position)
+    if not complete or not shown_pts:
+        return None
+    order = np.argsort(np.array(shown_pts, dtype=np.int64), kind="stable")
+    pts_in_order = np.array(shown_pts, dtype=np.int64)[order]
+    if np.any(pts_in_order[1:] == pts_in_order[:-1]):
+        return None
+    return Timeline(pts_in_order, np.array(shown_packets, dtype=np.int64)[order], tuple(keys), tuple(key_pts))
