@@ -4,7 +4,7 @@ import json
 import secrets
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from vidcls_batch.canary import check_canary, choose_canary
 from vidcls_batch.config import Config, ray_address
@@ -133,17 +133,18 @@ def _label(
     spec: RunSpec, *, store: Store, plan: Plan, pending: Sequence[int], progress: RunProgress
 ) -> tuple[int, list[str]]:
     run = spec.config.run
-    provenance = spec.provenance()
-    write_run_record(store, provenance)
-    done = plan.num_clips - sum(plan.clips_in(unit) for unit in pending)
+    record = spec.record()
+    write_run_record(store, record)
+    done = plan.num_clips - sum(plan.unit_size(unit) for unit in pending)
     canary = choose_canary(pending, store=store, plan=plan, num_clips=run.canary_clips)
     collector = UnitCollector(
         plan,
         store=store,
         schema=spec.schema(plan.extra_schema),
         owner=secrets.token_hex(8),
-        metadata={PROVENANCE_KEY: json.dumps(provenance)},
+        metadata={PROVENANCE_KEY: json.dumps(asdict(record))},
         compression=spec.config.output.compression,
+        pending=pending,
     )
     progress.say(
         "Starting Ray ..." if ray_address(run) is None else f"Joining the Ray cluster at {ray_address(run)} ..."

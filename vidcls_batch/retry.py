@@ -9,9 +9,10 @@ import pyarrow.compute as pc
 
 from vidcls_batch.canary import Canary
 from vidcls_batch.config import Config, parse_config, ray_address, with_overrides
+from vidcls_batch.dataset.claim import MANIFEST_DIGEST, read_claim
 from vidcls_batch.dataset.commit import read_predictions, replace_rows
 from vidcls_batch.dataset.plan import Plan, require_plan
-from vidcls_batch.dataset.run_record import read_run_record, require_same_run
+from vidcls_batch.dataset.run_record import read_run_record, refuse_differences
 from vidcls_batch.dataset.verify import mark_success, verify_run
 from vidcls_batch.errors import FAILURES, ConfigError, IncompleteRunError, VerificationError
 from vidcls_batch.labeling_run import RunOutcome
@@ -19,7 +20,7 @@ from vidcls_batch.passes import label_in_passes
 from vidcls_batch.pipeline import Stages, ray_cluster
 from vidcls_batch.progress import RunProgress
 from vidcls_batch.resources import stage_resources
-from vidcls_batch.run_spec import resolve_run
+from vidcls_batch.run_spec import RunSpec, resolve_run
 from vidcls_batch.storage import StorageOptions, Store, open_store
 
 
@@ -66,11 +67,12 @@ def retry_failed(
     wanted = _checked_statuses(statuses)
     store = open_store(run_folder, options=options)
     plan = require_plan(store)
-    config = _recorded_config(store, overrides=overrides)
+    spec = resolve_run(_recorded_config(store, overrides=overrides))
+    _require_same_run(spec, store=store)
     failed = _failed_clips(store, plan, statuses=wanted)
     total = sum(map(len, failed.values()))
     progress.say(f"{total:,} clips in {len(failed):,} units have status {', '.join(wanted)}")
-    retried = _label_again(config, failed=failed, store=store, plan=plan, progress=progress) if failed else Counter()
+    retried = _label_again(spec, failed=failed, store=store, plan=plan, progress=progress) if failed else Counter()
     if retried:
         progress.say("Now: " + ", ".join(f"{name} {count:,}" for name, count in sorted(retried.items())))
     verification = verify_run(store, plan)
@@ -87,9 +89,9 @@ def retry_failed(
 
 
 def _label_again(
-    config: Config, *, failed: Mapping[int, Mapping[str, int]], store: Store, plan: Plan, progress: RunProgress
+    spec: RunSpec, *, failed: Mapping[int, Mapping[str, int]], store: Store, plan: Plan, progress: RunProgress
 ) -> Counter[str]:
-    spec = resolve_run(config)
+    config = spec.config
     replacer = UnitReplacer(failed, store=store, plan=plan)
     units = sorted(failed)
     with ray_cluster(ray_address(config.run), resources=config.resources) as capacity:
@@ -116,10 +118,15 @@ def _label_again(
 
 
 def _recorded_config(store: Store, *, overrides: Sequence[str]) -> Config:
-    recorded = read_run_record(store).config
-    config = parse_config(with_overrides(dict(recorded), overrides), source=f"{store.uri}/run.json")
-    require_same_run(store, config)
-    return config
+    recorded = dict(read_run_record(store).config)
+    return parse_config(with_overrides(recorded, overrides), source=f"{store.uri}/run.json")
+
+
+def _require_same_run(spec: RunSpec, *, store: Store) -> None:
+    claim = read_claim(store)
+    if claim is not None:
+        recorded = {k: v for k, v in claim.identity.values.items() if k != MANIFEST_DIGEST}
+        refuse_differences(recorded, spec.identity().values, uri=store.uri)
 
 
 def _failed_clips(store: Store, plan: Plan, *, statuses: Sequence[str]) -> dict[int, dict[str, int]]:

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 import vidcls_batch
 from vidcls_batch.config import Config, resolved
-from vidcls_batch.dataset.run_record import RunIdentity, run_identity
+from vidcls_batch.dataset.run_record import RunIdentity, RunRecord, run_identity
 from vidcls_batch.errors import ConfigError
 from vidcls_batch.label_sets import LabelSet, load_label_set
 from vidcls_batch.labeling.mapping import head_to_run_labels
@@ -87,13 +87,15 @@ class RunSpec:
         facts["weights_sha256"] = {m.name: weights_sha256(m, access=self._access) for m in self.config.members}
         return run_identity(self.config, facts=facts)
 
-    def provenance(self) -> dict[str, Any]:
+    def record(self) -> RunRecord:
         """What the table's labels rest on; goes into run.json and each file's footer. Hashes the weights."""
+        return RunRecord(config=resolved(self.config), provenance=self._provenance())
+
+    def _provenance(self) -> dict[str, Any]:
         return {
             "vidcls_batch": vidcls_batch.__version__,
             "python": platform.python_version(),
             "libraries": {name: version(name) for name in LIBRARIES},
-            "config": resolved(self.config),
             "label_set": {
                 "name": self.label_set.name,
                 "num_labels": len(self.label_set.labels),

@@ -205,9 +205,10 @@ def test_every_file_has_the_same_schema_and_carries_the_provenance(finished):
     record = json.loads((run / "run.json").read_text())
     for where in (footer, record):
         assert where["config"]["run"]["path"] == finished.run.path
-        assert len(where["label_set"]["digest"]) == 64
-        assert where["decoder"]["name"] == "pyav"
-        assert [len(m["weights_sha256"]) for m in where["members"]] == [64, 64]
+        provenance = where["provenance"]
+        assert len(provenance["label_set"]["digest"]) == 64
+        assert provenance["decoder"]["name"] == "pyav"
+        assert [len(m["weights_sha256"]) for m in provenance["members"]] == [64, 64]
 
 
 def test_retry_rewrites_only_the_failed_rows(finished, clips):

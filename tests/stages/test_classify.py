@@ -39,7 +39,7 @@ class BrightnessMember:
             raise RuntimeError("shape mismatch in layer 3")
         if self.failure == "memory" and len(frames) > 2:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        logits = torch.stack([level / 64, 2 - level / 64, 1 - (level - 128).abs() / 64], dim=1)
+        logits = torch.stack([level / 64, 2 - level / 64, 3 - (level - 128).abs() / 32], dim=1)
         if self.failure == "nan":
             logits[bad] = float("nan")
         return Scores(logits=logits[:, None], embeddings=level[:, None, None].repeat(1, 1, 2))
