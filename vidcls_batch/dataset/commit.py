@@ -112,7 +112,10 @@ class UnitCollector:
             opened = self._open.get(unit)
             clips = read_unit(self._store, unit) if opened is None else opened.clips
             ids = clips["clip_id"]
-            found[unit] = (ids if opened is None else ids.filter(pa.array(~opened.received))).to_pylist()
+            if opened is not None:
+                ids = ids.filter(pa.array(~opened.received))
+            if len(ids):
+                found[unit] = ids.to_pylist()
         return found
 
     @property

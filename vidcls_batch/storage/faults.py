@@ -4,6 +4,7 @@ import errno
 import os
 import shutil
 from asyncio import TimeoutError as AsyncTimeoutError
+from collections.abc import Iterator
 
 from vidcls_batch.errors import StorageError
 from vidcls_batch.storage.options import is_local, local_path
@@ -65,7 +66,7 @@ NOT_HERE = (FileNotFoundError, PermissionError, IsADirectoryError)
 
 def s3_code(error: BaseException) -> str | None:
     """The S3 error code behind an exception, e.g. `NoSuchBucket`; None where there is none."""
-    for candidate in (error, error.__cause__, error.__context__):
+    for candidate in _causes(error):
         response = getattr(candidate, "response", None)
         if isinstance(response, dict) and "Error" in response:
             return str(response["Error"].get("Code"))
@@ -74,7 +75,7 @@ def s3_code(error: BaseException) -> str | None:
 
 def http_status(error: BaseException) -> int | None:
     """The HTTP status an S3 or http(s) server answered with; None where there is none."""
-    for candidate in (error, error.__cause__):
+    for candidate in _causes(error):
         response = getattr(candidate, "response", None)
         if isinstance(response, dict):
             return int(response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)) or None
@@ -82,6 +83,12 @@ def http_status(error: BaseException) -> int | None:
         if isinstance(status, int):
             return status
     return None
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__
 
 
 def read_fault(error: BaseException, *, uri: str) -> Exception:
