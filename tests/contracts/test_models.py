@@ -17,6 +17,7 @@ FAMILIES = [
     )
     for facts in list_families()
 ]
+POOLS_FRAMES = {"clip", "metaclip2", "siglip", "siglip2"}
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
@@ -101,6 +102,13 @@ def test_views_are_scored_one_by_one(family: str, tiny: TinyCheckpoint, member: 
     for view in range(3):
         one = member.logits(frames[:, view * num_frames : (view + 1) * num_frames])
         torch.testing.assert_close(logits[:, view], one[:, 0], atol=1e-4, rtol=1e-4)
+
+
+def test_the_order_of_frames_matters_only_to_networks_that_see_time(family: str, member: Member) -> None:
+    frames = random_frames(member)
+    backwards = member.logits(frames.flip(1))
+    sees_no_time = family in POOLS_FRAMES
+    assert torch.allclose(backwards, member.logits(frames), atol=1e-4) == sees_no_time
 
 
 @pytest.mark.parametrize("change", ["one frame less", "one frame more", "channels first", "float", "no batch"])

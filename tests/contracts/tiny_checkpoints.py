@@ -151,8 +151,189 @@ def xclip(folder: Path) -> TinyCheckpoint:
     return TinyCheckpoint(folder, 4, reference)
 
 
+def vivit(folder: Path) -> TinyCheckpoint:
+    from transformers import VivitConfig, VivitForVideoClassification
+
+    config = VivitConfig(
+        image_size=SIZE,
+        num_frames=4,
+        tubelet_size=[2, 16, 16],
+        hidden_size=24,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=32,
+        **names(),
+    )
+    tiny = classifier_checkpoint(folder, VivitForVideoClassification(config), num_frames=4)
+    save_processor(folder, offset=True, rescale_factor=1 / 127.5, size={"shortest_edge": 36}, **HALF)
+    return tiny
+
+
+def vjepa2(folder: Path) -> TinyCheckpoint:
+    from transformers import VJEPA2Config, VJEPA2ForVideoClassification
+
+    config = VJEPA2Config(
+        crop_size=SIZE,
+        frames_per_clip=4,
+        hidden_size=24,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_pooler_layers=1,
+        pred_hidden_size=24,
+        pred_num_attention_heads=2,
+        pred_num_hidden_layers=1,
+        **names(),
+    )
+    tiny = classifier_checkpoint(folder, VJEPA2ForVideoClassification(config), num_frames=4)
+    (folder / "preprocessor_config.json").rename(folder / "video_preprocessor_config.json")
+    return tiny
+
+
+VIDEOPRISM_VISION = {
+    "image_size": SIZE,
+    "num_frames": 4,
+    "tubelet_size": [1, 16, 16],
+    "hidden_size": 24,
+    "num_attention_heads": 2,
+    "intermediate_size": 32,
+    "num_spatial_layers": 2,
+    "num_temporal_layers": 1,
+    "num_auxiliary_layers": 1,
+}
+
+
+def videoprism(folder: Path) -> TinyCheckpoint:
+    from transformers import VideoPrismForVideoClassification, VideoPrismVisionConfig
+
+    model = VideoPrismForVideoClassification(VideoPrismVisionConfig(**VIDEOPRISM_VISION, **names()))
+    randomise(model).save_pretrained(folder)
+    save_processor(folder, do_normalize=False, do_center_crop=False, size={"height": SIZE, "width": SIZE})
+    return TinyCheckpoint(folder, 4, lambda pixels, _: model(pixels).logits.squeeze(1))
+
+
+def videoprism_lvt(folder: Path) -> TinyCheckpoint:
+    from transformers import AutoTokenizer, VideoPrismClipModel, VideoPrismConfig
+
+    vocabulary = save_byte_tokenizer(folder, max_length=64)
+    text = TEXT | {"vocab_size": vocabulary, "max_position_embeddings": 64}
+    model = randomise(VideoPrismClipModel(VideoPrismConfig(text_config=text, vision_config=VIDEOPRISM_VISION)))
+    model.save_pretrained(folder)
+    save_processor(folder, do_normalize=False, do_center_crop=False, size={"height": SIZE, "width": SIZE})
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+
+    def reference(pixels: Tensor, labels: Sequence[str]) -> Tensor:
+        tokens = tokenizer(prompts(labels), padding="max_length", max_length=64, return_tensors="pt")
+        output = model(pixel_values_videos=pixels, **tokens)
+        # The model's own logits are a softmax over the videos of the batch; the similarities are what we compare.
+        return output.video_embeds @ output.text_embeds.T / 0.01
+
+    return TinyCheckpoint(folder, 4, reference, tolerance=2e-4)  # unit vectors scaled by 100
+
+
+HALF = {"image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5]}
+TEXT = {"hidden_size": 24, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+VISION = TEXT | {"image_size": SIZE, "patch_size": 16}
+
+
+def prompts(labels: Sequence[str]) -> list[str]:
+    return [f"a video of {name}" for name in labels]
+
+
+def pooled(
+    folder: Path, build: Callable[[int], torch.nn.Module], *, padding: object, masks: bool, naflex: bool = False
+) -> TinyCheckpoint:
+    """A CLIP-like image model; its own logits of single frames, averaged as unit embeddings, are the reference."""
+    from transformers import AutoTokenizer
+
+    model = randomise(build(save_byte_tokenizer(folder, max_length=64)))
+    with torch.no_grad():
+        model.logit_scale.fill_(2.0)
+    model.save_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+
+    def reference(pixels: Tensor, labels: Sequence[str]) -> Tensor:
+        tokens = dict(tokenizer(prompts(labels), padding=padding, max_length=64, truncation=True, return_tensors="pt"))
+        if not masks:
+            tokens.pop("attention_mask")
+        images = {"pixel_values": pixels.flatten(0, 1)}
+        if naflex:
+            images = naflex_inputs(pixels.flatten(0, 1))
+        output = model(**images, **tokens)
+        # The mean of unit frame embeddings, made a unit vector: cosines of the frames' mean direction.
+        clips = output.image_embeds.view(*pixels.shape[:2], -1).mean(dim=1)
+        cosines = torch.nn.functional.normalize(clips, dim=-1) @ output.text_embeds.T
+        bias = model.logit_bias if hasattr(model, "logit_bias") else 0.0
+        return cosines * model.logit_scale.exp() + bias
+
+    return TinyCheckpoint(folder, 8, reference)
+
+
+def naflex_inputs(images: Tensor) -> dict[str, Tensor]:
+    """Patches, mask and shapes as the checkpoint's own processor makes them, from images it need not resize."""
+    from transformers.models.siglip2.image_processing_pil_siglip2 import Siglip2ImageProcessorPil
+
+    processor = Siglip2ImageProcessorPil(patch_size=16, do_resize=False, do_rescale=False, do_normalize=False)
+    inputs = processor(list(images), max_num_patches=4, return_tensors="pt")
+    return dict(inputs)
+
+
+def clip(folder: Path) -> TinyCheckpoint:
+    from transformers import CLIPConfig, CLIPModel
+
+    def build(vocabulary: int) -> torch.nn.Module:
+        end = vocabulary - 1
+        text = TEXT | {"vocab_size": vocabulary, "eos_token_id": end, "bos_token_id": end - 1}
+        return CLIPModel(CLIPConfig(text_config=text, vision_config=VISION, projection_dim=16))
+
+    tiny = pooled(folder, build, padding=True, masks=True)
+    save_processor(folder, image_processor_type="CLIPImageProcessor", resample=3)
+    return tiny
+
+
+def metaclip2(folder: Path) -> TinyCheckpoint:
+    from transformers import MetaClip2Config, MetaClip2Model
+
+    def build(vocabulary: int) -> torch.nn.Module:
+        end = vocabulary - 1
+        text = TEXT | {"vocab_size": vocabulary, "eos_token_id": end, "bos_token_id": end - 1}
+        return MetaClip2Model(MetaClip2Config(text_config=text, vision_config=VISION, projection_dim=16))
+
+    tiny = pooled(folder, build, padding=True, masks=True)
+    save_processor(folder, image_processor_type="CLIPImageProcessor", resample=3)
+    return tiny
+
+
+def siglip(folder: Path) -> TinyCheckpoint:
+    from transformers import SiglipConfig, SiglipModel
+
+    def build(vocabulary: int) -> torch.nn.Module:
+        return SiglipModel(SiglipConfig(text_config=TEXT | {"vocab_size": vocabulary}, vision_config=VISION))
+
+    tiny = pooled(folder, build, padding="max_length", masks=False)
+    save_processor(folder, **HALF, do_center_crop=False, size={"height": SIZE, "width": SIZE}, resample=3)
+    return tiny
+
+
+def siglip2(folder: Path) -> TinyCheckpoint:
+    from transformers import Siglip2Config, Siglip2Model
+
+    def build(vocabulary: int) -> torch.nn.Module:
+        vision = TEXT | {"patch_size": 16, "num_patches": 4}
+        return Siglip2Model(Siglip2Config(text_config=TEXT | {"vocab_size": vocabulary}, vision_config=vision))
+
+    return pooled(folder, build, padding="max_length", masks=False, naflex=True)
+
+
 BUILDERS: dict[str, Callable[[Path], TinyCheckpoint]] = {
-    "videomae": videomae,
+    "clip": clip,
+    "metaclip2": metaclip2,
+    "siglip": siglip,
+    "siglip2": siglip2,
     "timesformer": timesformer,
+    "videomae": videomae,
+    "videoprism": videoprism,
+    "videoprism_lvt": videoprism_lvt,
+    "vivit": vivit,
+    "vjepa2": vjepa2,
     "xclip": xclip,
 }

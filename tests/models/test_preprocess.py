@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from transformers import VivitImageProcessor
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
 from transformers.models.videomae.image_processing_pil_videomae import VideoMAEImageProcessorPil
@@ -30,6 +31,8 @@ PROCESSORS = {
     ),
     "timesformer as published": VideoMAEImageProcessorPil(image_mean=[0.45] * 3, image_std=[0.225] * 3),
     "larger short side": VideoMAEImageProcessorPil(size={"shortest_edge": 256}),
+    "vivit, -1 to 1": VivitImageProcessor(size={"shortest_edge": 256}, do_normalize=False),
+    "vivit, normalised again": VivitImageProcessor(size={"shortest_edge": 256}),
     "clip, bicubic": CLIPImageProcessorPil(),
     "siglip, stretched": SiglipImageProcessorPil(),
 }

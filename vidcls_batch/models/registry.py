@@ -39,7 +39,8 @@ def open_family(family: str) -> Family:
         raise ConfigError(
             f"Family {family!r} needs {', '.join(missing)}; install it with: pip install 'vidcls-batch[{facts.extra}]'"
         )
-    return cast(Family, importlib.import_module(facts.module).FAMILY)
+    module, _, attribute = facts.code.partition(":")
+    return cast(Family, getattr(importlib.import_module(module), attribute))
 
 
 def describe_member(

@@ -1,6 +1,8 @@
 """TimeSformer (Bertasius et al. 2021, arXiv:2102.05095): attention over space and over time, one after the other."""
 
-from vidcls_batch.models.base import InputSpec
+from functools import partial
+
+from vidcls_batch.models.recipes import KINETICS_MEAN, KINETICS_STD, square
 from vidcls_batch.models.transformers_video import TransformersVideoFamily
 from vidcls_batch.types import Sampling
 
@@ -8,10 +10,8 @@ from vidcls_batch.types import Sampling
 _STRIDES = {8: 32, 16: 16, 96: 4}
 
 
-def _recipe(sampling: Sampling, size: int) -> InputSpec:
-    return InputSpec(
-        sampling=sampling, short_side=size, height=size, width=size, mean=(0.45, 0.45, 0.45), std=(0.225, 0.225, 0.225)
-    )
+def _sampling(num_frames: int) -> Sampling:
+    return Sampling(num_frames=num_frames, rule="stride", stride=_STRIDES.get(num_frames, max(1, 256 // num_frames)))
 
 
 FAMILY = TransformersVideoFamily(
@@ -21,9 +21,6 @@ FAMILY = TransformersVideoFamily(
     default_frames=8,
     size_key="image_size",
     default_size=224,
-    default_width=768,
-    sampling=lambda frames: Sampling(
-        num_frames=frames, rule="stride", stride=_STRIDES.get(frames, max(1, 256 // frames))
-    ),
-    recipe=_recipe,
+    sampling=_sampling,
+    recipe=partial(square, mean=KINETICS_MEAN, std=KINETICS_STD),
 )

@@ -27,16 +27,17 @@ class TransformersVideoFamily:
     default_frames: int
     size_key: str
     default_size: int
-    default_width: int  # hidden size, the embedding's length
     sampling: Callable[[int], Sampling]  # from the number of frames
     recipe: Callable[[Sampling, int], InputSpec]  # from the sampling and the image size
+    default_width: int = 768  # hidden size, the embedding's length
+    unused: str | None = None  # dotted name of a part that classification does not run
 
     def describe(self, checkpoint: Checkpoint, sampling: SamplingConfig) -> FamilyDescription:
         """Sizes and labels from config.json, preprocessing from the processor's file."""
-        config = read_config(checkpoint, model_type=self.model_type)
-        frames = _size(config, self.frames_key, self.default_frames)
+        config = read_config(checkpoint, model_types=(self.model_type,))
+        frames = read_size(config, self.frames_key, self.default_frames)
         resolved = resolve_sampling(self.sampling(frames), sampling, fixed_frames=True)
-        recipe = self.recipe(resolved, _size(config, self.size_key, self.default_size))
+        recipe = self.recipe(resolved, read_size(config, self.size_key, self.default_size))
         spec, source = read_input_spec(checkpoint, recipe=recipe)
         count, labels = read_labels(config)
         return FamilyDescription(
@@ -44,7 +45,7 @@ class TransformersVideoFamily:
             preprocessing_from=source,
             num_outputs=count,
             labels=labels,
-            embedding_dim=_size(config, "hidden_size", self.default_width),
+            embedding_dim=read_size(config, "hidden_size", self.default_width),
         )
 
     def load(
@@ -55,27 +56,31 @@ class TransformersVideoFamily:
 
         model = load_pretrained(checkpoint, model_class=self.model_class)
         num_parameters = sum(p.numel() for p in model.parameters())
+        if self.unused is not None:
+            owner, _, name = self.unused.rpartition(".")
+            delattr(model.get_submodule(owner), name)
         model = model.to(device=device, dtype=dtype)
         head = cast("nn.Module", model.classifier)
         model.classifier = torch.nn.Identity()  # the model now gives what its head would see: the embedding
 
         def network(pixels: "Tensor") -> Scores:
-            embeddings = model(pixels).logits
+            embeddings = model(pixels).logits.flatten(1)  # VideoPrism's have an axis of one query
             return Scores(logits=head(embeddings), embeddings=embeddings)
 
         return LoadedNetwork(network=network, num_parameters=num_parameters)
 
 
-def read_config(checkpoint: Checkpoint, *, model_type: str) -> dict[str, object]:
+def read_config(checkpoint: Checkpoint, *, model_types: tuple[str, ...]) -> dict[str, object]:
     """The folder's config.json. Raises CheckpointError when there is none or it is another model's."""
     config = checkpoint.read_json("config.json")
     if config is None:
         raise CheckpointError(
             f"{checkpoint.name} has no config.json in {checkpoint.path}; expected a folder written by save_pretrained"
         )
-    if config.get("model_type") != model_type:
+    if config.get("model_type") not in model_types:
+        needed = " or ".join(repr(t) for t in model_types)
         raise CheckpointError(
-            f"{checkpoint.name} is a {config.get('model_type')!r} model, but its member's family needs {model_type!r}; "
+            f"{checkpoint.name} is a {config.get('model_type')!r} model, but its member's family needs {needed}; "
             "change the member's family, see `vidcls models`"
         )
     return config
@@ -94,7 +99,8 @@ def read_labels(config: Mapping[str, object]) -> tuple[int, tuple[str, ...] | No
     return len(labels), None if labels == tuple(f"LABEL_{i}" for i in range(len(labels))) else labels
 
 
-def _size(config: Mapping[str, object], key: str, default: int) -> int:
+def read_size(config: Mapping[str, object], key: str, default: int) -> int:
+    """A positive number of config.json, or of a list of equal ones; `default` is transformers' own. CheckpointError."""
     value = config.get(key, default)
     if isinstance(value, list) and len(set(value)) == 1:
         value = value[0]

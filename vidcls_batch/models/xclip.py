@@ -5,12 +5,12 @@ from typing import TYPE_CHECKING, Protocol, cast
 
 from vidcls_batch.config import SamplingConfig
 from vidcls_batch.errors import CheckpointError
-from vidcls_batch.models.base import FamilyDescription, InputSpec, LoadedNetwork, Scores
+from vidcls_batch.models.base import FamilyDescription, LoadedNetwork, Scores
 from vidcls_batch.models.checkpoints import Checkpoint
 from vidcls_batch.models.input_spec import read_input_spec, resolve_sampling
 from vidcls_batch.models.pretrained import load_pretrained
-from vidcls_batch.models.transformers_video import read_config
-from vidcls_batch.models.videomae import IMAGENET_MEAN, IMAGENET_STD
+from vidcls_batch.models.recipes import IMAGENET_MEAN, IMAGENET_STD, square
+from vidcls_batch.models.transformers_video import read_config, read_size
 from vidcls_batch.models.zero_shot import tokenize
 from vidcls_batch.types import Sampling
 
@@ -43,15 +43,13 @@ class XClipFamily:
 
     def describe(self, checkpoint: Checkpoint, sampling: SamplingConfig) -> FamilyDescription:
         """Frames and size from the vision part of config.json; 8 frames spread over the clip, as published."""
-        config = read_config(checkpoint, model_type="xclip")
+        config = read_config(checkpoint, model_types=("xclip",))
         vision = config.get("vision_config")
         if not isinstance(vision, dict):
             raise CheckpointError(f"{checkpoint.name}: config.json has no vision_config")
-        frames, size = int(vision.get("num_frames", 8)), int(vision.get("image_size", 224))
+        frames, size = read_size(vision, "num_frames", 8), read_size(vision, "image_size", 224)
         resolved = resolve_sampling(Sampling(num_frames=frames), sampling, fixed_frames=True)
-        recipe = InputSpec(
-            sampling=resolved, short_side=size, height=size, width=size, mean=IMAGENET_MEAN, std=IMAGENET_STD
-        )
+        recipe = square(resolved, size, mean=IMAGENET_MEAN, std=IMAGENET_STD)
         spec, source = read_input_spec(checkpoint, recipe=recipe)
         dim = config.get("projection_dim", 512)
         return FamilyDescription(
