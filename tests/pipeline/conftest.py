@@ -45,10 +45,7 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 @pytest.fixture
 def write_manifest(tmp_path: Path) -> Callable[..., Path]:
     def write(uris: Sequence[object], **extras: Sequence[object]) -> Path:
-        path = tmp_path / "manifest.parquet"
-        ids = [f"c{i:04d}" for i in range(len(uris))]
-        pd.DataFrame({"clip_id": ids, "uri": [str(u) for u in uris], **extras}).to_parquet(path)
-        return path
+        return save_manifest(tmp_path / "manifest.parquet", uris, **extras)
 
     return write
 
@@ -59,6 +56,12 @@ def make_config(tmp_path: Path, models: Models) -> Callable[..., Config]:
         return parse_config(config_tree(manifest, run=tmp_path / "run", models=models) | changes)
 
     return make
+
+
+def save_manifest(path: Path, uris: Sequence[object], **extras: Sequence[object]) -> Path:
+    ids = [f"c{i:04d}" for i in range(len(uris))]
+    pd.DataFrame({"clip_id": ids, "uri": [str(u) for u in uris], **extras}).to_parquet(path)
+    return path
 
 
 def config_tree(manifest: Path | str, *, run: Path | str, models: Models) -> dict[str, Any]:

@@ -5,6 +5,8 @@ import signal
 import time
 from contextlib import AbstractContextManager
 
+import psutil
+
 from vidcls_batch.types import DecodeLimits
 from vidcls_batch.video.decoders.base import OpenClip
 from vidcls_batch.video.decoders.pyav import PlannedDecoder
@@ -37,8 +39,10 @@ def _hang() -> None:
 
 
 def _kill_worker() -> None:
-    os.kill(os.getppid(), signal.SIGKILL)
-    time.sleep(60)
+    for ancestor in psutil.Process().parents():
+        if ancestor.name().startswith("ray::"):
+            ancestor.kill()
+            time.sleep(60)
 
 
 FAULTS = {
