@@ -15,7 +15,7 @@ from threading import Barrier
 import pytest
 from s3fs import S3FileSystem
 
-from tests.conftest import S3Server
+from tests.s3 import S3Server
 from vidcls_batch.config import RunConfig
 from vidcls_batch.errors import ObjectTooLargeError, StorageError
 from vidcls_batch.storage import (
@@ -160,12 +160,20 @@ def test_s3_read_is_one_request(s3_server: S3Server, monkeypatch: pytest.MonkeyP
     assert calls == ["get_object"]
 
 
-def test_s3_listing_reads_every_page(s3_server: S3Server) -> None:
-    options = StorageOptions(endpoint_url=s3_server.endpoint_url)
-    store = open_store(f"{s3_server.uri}/many", options=options)
-    with ThreadPoolExecutor(16) as pool:
-        list(pool.map(lambda i: store.put(f"f/{i:05d}", b""), range(1100)))
-    assert [o.path for o in store.list("f")] == [f"f/{i:05d}" for i in range(1100)]
+def test_s3_listing_reads_every_page(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = open_store(f"{s3_server.uri}/many", options=StorageOptions(endpoint_url=s3_server.endpoint_url))
+    for number in range(10):
+        store.put(f"f/{number:05d}", b"")
+    original = S3FileSystem.call_s3
+    pages: list[str] = []
+
+    def in_small_pages(self: S3FileSystem, method: str, **request: object) -> object:
+        pages.append(method)
+        return original(self, method, MaxKeys=3, **request)
+
+    monkeypatch.setattr(S3FileSystem, "call_s3", in_small_pages)
+    assert [o.path for o in store.list("f")] == [f"f/{i:05d}" for i in range(10)]
+    assert pages == ["list_objects_v2"] * 4
 
 
 @pytest.mark.parametrize("act", [lambda s: s.put("x", b"1"), lambda s: s.put_if_absent("x", b"1"), lambda s: s.list()])
