@@ -81,7 +81,12 @@ def _snapshot(uri: str, config: ManifestConfig, *, options: StorageOptions, spoo
         return _snapshot_listing(uri, options=options, spool=spool)
     try:
         info = stat_object(uri, options=options)
-    except (IsADirectoryError, FileNotFoundError):
+    except IsADirectoryError:
+        return _snapshot_folder(uri, config, options=options, spool=spool)
+    except FileNotFoundError:
+        if is_local(uri) or _suffix(uri) in SUFFIXES or config.format in ("csv", "jsonl", "text"):
+            raise
+        # Object stores have no folders to look at: only a listing tells.
         return _snapshot_folder(uri, config, options=options, spool=spool)
     base = uri.rpartition("/")[0]
     return _snapshot_files(uri, [info], _format_of(uri, config), options=options, spool=spool, base=base)
@@ -106,15 +111,18 @@ def _is_table(path: str, folder: str) -> bool:
 def _format_of(uri: str, config: ManifestConfig) -> Format:
     if config.format != "auto":
         return config.format
-    name = Path(uri)
-    suffix = Path(name.stem).suffix if name.suffix.lower() in COMPRESSED else name.suffix
-    found = SUFFIXES.get(suffix.lower())
+    found = SUFFIXES.get(_suffix(uri))
     if found is None:
         raise ManifestError(
             f"Cannot tell the format of the manifest {uri} by its name. Known: {', '.join(SUFFIXES)}. Rename it, or "
             "set manifest.format to parquet, csv, jsonl, text or folder."
         )
     return found
+
+
+def _suffix(uri: str) -> str:
+    name = Path(uri)
+    return (Path(name.stem).suffix if name.suffix.lower() in COMPRESSED else name.suffix).lower()
 
 
 def _snapshot_files(

@@ -49,10 +49,12 @@ _TOO_LONG_FOR_FLOAT = r"^\s*[+-]?[0-9]{16,}"
 
 def _csv_schema(file: Path, texts: frozenset[str]) -> pa.Schema:
     names = _csv_names(file)
+    as_text = pa.schema([(name, pa.string()) for name in names])
+    if len(set(names)) < len(names):
+        return as_text  # to be refused
     possible = {name: list(_CSV_TYPES) for name in names if name not in texts}
     filled: set[str] = set()
     if possible:
-        as_text = pa.schema([(name, pa.string()) for name in names])
         for batch in _csv_batches(file, as_text, list(possible)):
             for name, types in possible.items():
                 column = batch.column(name)
