@@ -183,7 +183,7 @@ def main() -> None:
         ratios.append(rate / bare)
         print(
             f"repeat {repeat}: bare loop {bare:.2f} clips/s (first batch after {bare_first:.1f} s), "
-            f"run {rate:.2f} clips/s (first batch after {first:.1f} s; whole call {whole:.2f} clips/s), ratio {rate / bare:.3f}",
+            f"run {rate:.2f} clips/s (first after {first:.1f} s; whole call {whole:.2f}), ratio {rate / bare:.3f}",
             flush=True,
         )
     print(
