@@ -76,4 +76,4 @@ def _texture(rng: np.random.Generator, *, width: int, height: int) -> Floats:
         for channel in range(3):
             grid = rng.uniform(-strength, strength, (cells, cells))
             picture[:, :, channel] += blow_up(grid, width=width, height=height)
-    return np.clip(picture, 0, 255).astype(np.float32)
+    return np.clip(picture, 0, 255, out=picture).astype(np.float32)

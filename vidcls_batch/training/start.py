@@ -67,6 +67,7 @@ def _from_scratch(config: ModelConfig, *, labels: Sequence[str], texts: Iterable
 def _from_checkpoint(config: ModelConfig, checkpoint: Checkpoint, *, labels: Sequence[str], folder: Path) -> Start:
     import transformers
 
+    spec = _input_spec(config, checkpoint)  # first: it refuses a checkpoint of another family
     for name in _PREPROCESSING_FILES:
         if (checkpoint.path / name).is_file():
             shutil.copyfile(checkpoint.path / name, folder / name)
@@ -89,7 +90,7 @@ def _from_checkpoint(config: ModelConfig, checkpoint: Checkpoint, *, labels: Seq
     drawn = sorted(set(report["missing_keys"]) | {key for key, *_ in report["mismatched_keys"]})
     if body := [key for key in drawn if not key.startswith("classifier.")]:
         raise CheckpointError(f"{checkpoint.name} lacks weights of the model's body: {', '.join(body[:8])}")
-    return Start(model=model, spec=_input_spec(config, checkpoint), tokenizer=tokenizer)
+    return Start(model=model, spec=spec, tokenizer=tokenizer)
 
 
 def _input_spec(config: ModelConfig, checkpoint: Checkpoint) -> InputSpec:
