@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from vidcls_batch.errors import ClipError, Stage, Status
 from vidcls_batch.types import DecodeLimits, VideoFacts
+from vidcls_batch.video.libav_log import Message, hearing_errors
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -18,6 +19,8 @@ CONTAINERS = (
     "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,mpegts,mpeg,avi,asf,flv,live_flv,gif,ogg,ivf,nut,mxf,rm,dv,"
     "h264,hevc,av1,obu,m4v,mpegvideo,mjpeg,yuv4mpegpipe,mp3,aac,wav,flac"
 )
+# What libav says of common damage, and the code it gets in the row.
+_CODES = (("moov atom not found", "moov_missing"), ("not on whitelist", "format_refused"))
 _MICROSECONDS = 1_000_000
 # Larger than PyAV's 32 KB: one call into Python for each read.
 _READ_BYTES = 1 << 18
@@ -56,6 +59,7 @@ class OpenedVideo:
     stream: "VideoStream"
     facts: VideoFacts
     start_s: float  # where the file's clock starts; frame times are given relative to it
+    messages: list[Message]  # errors libav reports while the file is open, growing
 
 
 @contextmanager
@@ -69,7 +73,7 @@ def open_video(data: bytes | memoryview, *, limits: DecodeLimits) -> Iterator[Op
         "protocol_whitelist": "none",  # the bytes at hand and nothing else
         "max_pixels": str(limits.max_pixels),
     }
-    with av_failures_become_clip_errors():
+    with hearing_errors() as messages, av_failures_become_clip_errors():
         container = av.open(
             MemoryFile(data), mode="r", options=options, metadata_errors="ignore", buffer_size=_READ_BYTES
         )
@@ -77,7 +81,7 @@ def open_video(data: bytes | memoryview, *, limits: DecodeLimits) -> Iterator[Op
             stream = _pick_stream(container)
             facts = _read_facts(container, stream)
             check_facts(facts, num_packets=stream.frames, limits=limits)
-            yield OpenedVideo(container, stream, facts, (container.start_time or 0) / _MICROSECONDS)
+            yield OpenedVideo(container, stream, facts, _start_s(container, stream), messages)
 
 
 @contextmanager
@@ -92,7 +96,9 @@ def av_failures_become_clip_errors() -> Iterator[None]:
             f"the decoder ran out of memory: {error}", status=Status.CRASHED, stage=Stage.DECODE, code="out_of_memory"
         ) from error
     except av.error.InvalidDataError as error:
-        raise decode_error(f"not a readable video: {error.strerror}", code="invalid_data") from error
+        said = error.log[2].strip() if error.log else error.strerror
+        code = next((code for words, code in _CODES if words in said), "invalid_data")
+        raise decode_error(f"not a readable video: {said}", code=code) from error
     except av.error.FFmpegError as error:
         raise decode_error(f"{type(error).__name__}: {error.strerror}", code="decoder_failed") from error
 
@@ -143,6 +149,13 @@ def _pick_stream(container: "InputContainer") -> "VideoStream":
     if stream.codec_context is None:
         raise decode_error("the video's codec is not supported", code="unsupported_codec")
     return stream
+
+
+def _start_s(container: "InputContainer", stream: "VideoStream") -> float:
+    start_s = (container.start_time or 0) / _MICROSECONDS
+    own_s = float((stream.start_time or 0) * (stream.time_base or 0))
+    # The container's clock is rounded to microseconds: take the video's own where it is the first to start.
+    return own_s if abs(own_s - start_s) < 1 / _MICROSECONDS else start_s
 
 
 def _read_facts(container: "InputContainer", stream: "VideoStream") -> VideoFacts:

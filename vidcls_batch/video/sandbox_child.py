@@ -6,6 +6,7 @@ the process that started them ends, however it ends.
 """
 
 import ctypes
+import errno
 import gc
 import json
 import mmap
@@ -157,9 +158,10 @@ def _decode(
         return {"report": asdict(report)}
     except ClipError as error:
         return _failure(error, recycle=error.status is Status.CRASHED)
-    except MemoryError:
-        return _failure(_clip_error("the decoder ran out of memory", Status.CRASHED, "out_of_memory"), recycle=True)
     except Exception as unexpected:  # the one place: whatever a decoder raises about a clip is that clip's row
+        if isinstance(unexpected, MemoryError) or getattr(unexpected, "errno", None) == errno.ENOMEM:
+            message = f"the decoder ran out of memory: {unexpected}"
+            return _failure(_clip_error(message, Status.CRASHED, "out_of_memory"), recycle=True)
         message = f"{type(unexpected).__name__}: {unexpected}"
         return _failure(_clip_error(message, Status.DECODE_ERROR, "decoder_raised"), recycle=True)
 

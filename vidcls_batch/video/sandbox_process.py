@@ -33,6 +33,7 @@ _LEAST_ALLOWED_S = 10.0
 _SLOWEST_PIXELS_PER_S = 2e6
 _KEEP_SOURCE_BYTES = 64 << 20
 _STDERR_TAIL = 300
+_KEEP_STDERR_BYTES = 1 << 20
 _READ_BYTES = 1 << 16
 
 
@@ -51,6 +52,7 @@ class DecoderProcess:
         self._next_job = 0
         self._source_fd = os.memfd_create("vidcls-source")
         self._stderr_fd = os.memfd_create("vidcls-stderr")
+        fcntl.fcntl(self._stderr_fd, fcntl.F_SETFL, os.O_APPEND)
         self._frames_fd, self._frames = _shared_frames(request)
         self._control, control = socket.socketpair()
         self._jobs, jobs = socket.socketpair()
@@ -92,6 +94,7 @@ class DecoderProcess:
     def decode(self, source: bytes, *, start_s: float | None, end_s: float | None, out: Frames) -> DecodeReport:
         """Fill `out`. Raises ClipError, ConfigError when the decoder cannot be loaded."""
         self._await_child()
+        self._forget_old_stderr()
         self._put_source(source)
         try:
             report = self._await_report(self._send_job(len(source), start_s, end_s))
@@ -100,6 +103,10 @@ class DecoderProcess:
                 os.ftruncate(self._source_fd, 0)
         out[...] = self._frames
         return report
+
+    def _forget_old_stderr(self) -> None:
+        if os.fstat(self._stderr_fd).st_size > _KEEP_STDERR_BYTES:  # some codec libraries talk with each clip
+            os.ftruncate(self._stderr_fd, 0)
 
     def _send_job(self, num_bytes: int, start_s: float | None, end_s: float | None) -> int:
         self._next_job += 1

@@ -12,16 +12,17 @@ from numpy.typing import NDArray
 from vidcls_batch.types import DecodeLimits, VideoFacts
 from vidcls_batch.video.decoders.base import OpenClip, ReadReport, backend_label
 from vidcls_batch.video.decoders.pyav import PlannedClip, PlannedDecoder
-from vidcls_batch.video.probe import decode_error
 from vidcls_batch.video.rescale import Rescaler
 
 if TYPE_CHECKING:
     import decord
 
-# decord 0.6.0 silently returns wrong frames for MPEG-TS, WMV, AVI with B-frames, MPEG-PS, fragmented MP4 and open-GOP
-# HEVC, and has no AV1. What is not on this list was not seen to be right.
+# decord 0.6.0 silently returns wrong frames for MPEG-TS, WMV, AVI with B-frames, MPEG-PS, fragmented MP4, MPEG-4 part 2
+# with B-frames, open-GOP HEVC and H.264 whose key pictures are not IDR (open GOP, intra refresh); it takes the wrong
+# one of several video streams, and has no AV1. What is not on this list was not seen to be right.
 _RIGHT_CONTAINERS = frozenset({"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"})
-_RIGHT_CODECS = frozenset({"h264", "vp9", "mpeg4"})
+_IDR = 5  # nal_unit_type of ITU-T H.264, table 7-1
+_RIGHT_CODECS = frozenset({"h264", "vp9"})
 
 
 class DecordDecoder:
@@ -54,7 +55,7 @@ class DecordDecoder:
             return None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class DecordClip:
     """A file open in decord; times and facts come from PyAV, which opened it first, behind the guards."""
 
@@ -80,8 +81,9 @@ class DecordClip:
 
         try:
             pictures = self.reader.get_batch(list(wanted)).asnumpy()
-        except self.failure as error:
-            raise decode_error(f"decord: {error}", code="decoder_failed") from error
+        except self.failure:  # it gives up on a file at the first damaged packet
+            self.decoder = self.planned.decoder
+            return self.planned.read(wanted, rows)
         for picture, row in zip(pictures, rows, strict=True):
             frame = VideoFrame.from_ndarray(picture, format="rgb24")
             self.rescaler.write(frame, sample_aspect=self.planned.reference.sample_aspect, out=row)
@@ -92,4 +94,19 @@ def _is_known_right(clip: PlannedClip) -> bool:
     video = clip.video
     container, codec = video.container.format.name, video.facts.codec
     is_fragmented = container.startswith("mov") and video.stream.frames == 0
-    return container in _RIGHT_CONTAINERS and codec in _RIGHT_CODECS and not is_fragmented
+    if container not in _RIGHT_CONTAINERS or codec not in _RIGHT_CODECS or is_fragmented:
+        return False
+    if len(video.container.streams.video) > 1 or clip.packets is None:
+        return False
+    keys = (clip.packets[position] for position in clip.timeline.keys)
+    return codec != "h264" or all(_holds_idr(bytes(packet)) for packet in keys)
+
+
+def _holds_idr(packet: bytes) -> bool:
+    """Whether an H.264 access unit with 4-byte lengths, as MP4 and Matroska store it, is an IDR picture."""
+    at = 0
+    while at + 4 < len(packet):
+        if packet[at + 4] & 0x1F == _IDR:
+            return True
+        at += 4 + int.from_bytes(packet[at : at + 4], "big")
+    return False

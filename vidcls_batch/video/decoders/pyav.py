@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,12 +17,14 @@ from vidcls_batch.video.decoders.pyav_sequential import (
     decode_packet,
     threaded_codec,
 )
+from vidcls_batch.video.libav_log import Message, tells_of_damage
 from vidcls_batch.video.probe import OpenedVideo, av_failures_become_clip_errors, open_video
 from vidcls_batch.video.rescale import Rescaler
 from vidcls_batch.video.timeline import PacketErrors, Timeline, has_timed_packets, read_timeline, video_packets
 
 if TYPE_CHECKING:
     from av.packet import Packet
+    from av.video.codeccontext import VideoCodecContext
     from av.video.stream import VideoStream
 
 # Decoders that may be told to drop unreferenced pictures and still return every other one. dav1d loses frames.
@@ -93,39 +95,53 @@ class PlannedClip:
 
     def _read_planned(self, wanted: Sequence[int], rows: Sequence[NDArray[np.uint8]]) -> bool:
         codec = threaded_codec(self.video.stream, num_threads=self.reference.num_threads)
-        may_drop = self.facts.codec in _DROPS_NONREF_SAFELY
-        slot_by_pts = {int(self.timeline.pts[index]): slot for slot, index in enumerate(wanted)}
-        missing = len(slot_by_pts)
-        errors = PacketErrors()
-        for packet in self._planned_packets(plan_groups(self.timeline, wanted)):
-            if may_drop and packet is not None:
-                codec.skip_frame = "DEFAULT" if packet.pts in slot_by_pts else "NONREF"
-            for frame in decode_packet(codec, packet, errors=errors):
-                if frame.is_corrupt:
-                    return False
-                slot = None if frame.pts is None else slot_by_pts.get(frame.pts)
-                if slot is not None:
-                    self.reference.rescaler.write(frame, sample_aspect=self.reference.sample_aspect, out=rows[slot])
-                    missing -= 1
-            if errors.count:
+        row_by_pts = {int(self.timeline.pts[index]): row for index, row in zip(wanted, rows, strict=True)}
+        for packets, messages in self._groups(plan_groups(self.timeline, wanted)):
+            if not self._read_group(codec, packets, messages, row_by_pts):
                 return False
-            if packet is None:
-                codec.flush_buffers()
-        return missing == 0
+            codec.flush_buffers()
+        return not row_by_pts
 
-    def _planned_packets(self, groups: Sequence[tuple[int, int]]) -> "Iterator[Packet[VideoStream] | None]":
-        """The groups' packets, None after each group."""
+    def _read_group(
+        self,
+        codec: "VideoCodecContext",
+        packets: "Iterator[Packet[VideoStream]]",
+        messages: Sequence[Message],
+        row_by_pts: dict[int, NDArray[np.uint8]],
+    ) -> bool:
+        """Decode from a key packet on and take wanted pictures out of `row_by_pts`; False when something is wrong."""
+        may_drop = self.facts.codec in _DROPS_NONREF_SAFELY
+        key_pts: int | None = None
+        for packet in chain(packets, (None,)):
+            if packet is not None:
+                key_pts = packet.pts if key_pts is None else key_pts
+                if may_drop:
+                    codec.skip_frame = "DEFAULT" if packet.pts in row_by_pts else "NONREF"
+            errors, heard = PacketErrors(), len(messages)
+            for frame in decode_packet(codec, packet, errors=errors):
+                row = row_by_pts.pop(frame.pts, None) if frame.pts is not None else None
+                if row is not None:
+                    if frame.is_corrupt:
+                        return False
+                    self.reference.rescaler.write(frame, sample_aspect=self.reference.sample_aspect, out=row)
+            # A lost packet leaves no mark on pictures: the decoder only complains of missing references. It may do so
+            # where an open GOP begins: what is shown before its key picture refers to the group before: never wanted.
+            leads = packet is not None and packet.pts is not None and key_pts is not None and packet.pts < key_pts
+            if not leads and (errors.count or tells_of_damage(messages[heard:])):
+                return False
+        return True
+
+    def _groups(
+        self, groups: Sequence[tuple[int, int]]
+    ) -> "Iterator[tuple[Iterator[Packet[VideoStream]], Sequence[Message]]]":
         if self.packets is not None:
-            for first, last in groups:
-                yield from self.packets[first : last + 1]
-                yield None
+            yield from ((iter(self.packets[first : last + 1]), self.video.messages) for first, last in groups)
             return
         reference = self.reference
         with open_video(reference.data, limits=reference.limits) as again:
             packets, position = video_packets(again, errors=PacketErrors()), 0
             for first, last in groups:
-                yield from islice(packets, first - position, last + 1 - position)
-                yield None
+                yield islice(packets, first - position, last + 1 - position), again.messages
                 position = last + 1
 
 
