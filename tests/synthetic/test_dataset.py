@@ -12,7 +12,6 @@ from vidcls_batch.synthetic.benchmark_clip import write_benchmark_clip
 from vidcls_batch.synthetic.broken import BROKEN_KINDS, write_broken_file
 from vidcls_batch.synthetic.captions import UNSEEN_NAMES, UNSEEN_PAIRS, caption
 from vidcls_batch.synthetic.dataset import write_dataset
-from vidcls_batch.synthetic.demo_dataset import write_demo_dataset
 from vidcls_batch.synthetic.motions import LABELS
 from vidcls_batch.synthetic.shapes import COLOURS
 from vidcls_batch.types import FrameRequest, Sampling
@@ -81,12 +80,6 @@ def test_unseen_names_need_both_their_words():
     assert set(per_colour) == set(COLOURS)
     assert max(per_colour.values()) < len(LABELS), "each colour has to occur in training"
     assert caption(label="growing", colour="red") == "a red shape growing"
-
-
-def test_demo_data_set_is_new_to_the_models_and_has_every_failure(tmp_path):
-    rows = pd.read_csv(write_demo_dataset(tmp_path, num_clips=12, num_workers=1))
-    assert len(rows) == 12 + len(BROKEN_KINDS)
-    assert set(rows.true_label.dropna()) == set(LABELS)
 
 
 def test_accuracy_counts_labeled_clips_with_known_truth_only():
