@@ -65,11 +65,10 @@ def manifest(
     as_json: JsonOption = False,
 ) -> None:
     """List the videos below PREFIX into a manifest file."""
-    from vidcls_batch.dataset.manifest import write_manifest
-    from vidcls_batch.storage import StorageOptions
+    from vidcls_batch.dataset.listing import write_manifest
 
     with _failures_told(as_json):
-        count = write_manifest(prefix, output, options=StorageOptions(endpoint_url=endpoint_url))
+        count = write_manifest(prefix, output, options=_options(endpoint_url))
         _tell({"videos": count, "manifest": output}, f"{count:,} videos listed in {output}", as_json)
 
 
@@ -180,7 +179,7 @@ def models(as_json: JsonOption = False) -> None:
         return
     table = Table(box=None, header_style="bold", pad_edge=False)
     for column in ("family", "model", "M params", "GFLOPs/view", "sampling", "views", "K400 top-1", "licence", "needs"):
-        table.add_column(column)
+        table.add_column(column, no_wrap=True)
     for family in families:
         needs = "-" if family.available else f"pip install 'vidcls-batch[{family.extra}]'"
         for model in family.models:
@@ -195,7 +194,8 @@ def models(as_json: JsonOption = False) -> None:
                 family.licence or "-",
                 needs,
             )
-    out.print(table)
+    # Names cut off to fit a narrow terminal help nobody: let it wrap or scroll.
+    Console(width=max(out.width, 180), highlight=False).print(table)
     out.print("Accuracies are the authors' own; --json names their sources.")
 
 

@@ -3,6 +3,9 @@
 import logging
 import os
 import pickle
+import signal
+import threading
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -72,6 +75,7 @@ def ray_cluster(address: str | None, *, resources: ResourcesConfig) -> Iterator[
     os.environ.setdefault("RAY_worker_niceness", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     quiet = {"logging_level": logging.ERROR, "log_to_driver": False}
+    on_sigterm = signal.getsignal(signal.SIGTERM)
     if address is None:
         num_cpus = resources.num_cpus or len(os.sched_getaffinity(0))
         store = resources.object_store_mb
@@ -86,6 +90,9 @@ def ray_cluster(address: str | None, *, resources: ResourcesConfig) -> Iterator[
     else:
         ray.init(address=address, **quiet)
         capacity = _capacity(private=False)
+    if threading.current_thread() is threading.main_thread():
+        # Ray puts a handler of its own in place that ends the driver without a word about how to resume.
+        signal.signal(signal.SIGTERM, on_sigterm)
     try:
         yield capacity
     finally:
@@ -96,7 +103,11 @@ def label_shares(
     shares: Sequence[UnitShare], *, stages: Stages, resources: StageResources, errors: BlockErrors
 ) -> Iterator[pa.Table]:
     """Result tables (`schema.result_schema`) of the clips in `shares`, in no order; blocks that die are in `errors`."""
-    dataset = build_dataset(shares, stages=stages, resources=resources)
+    with warnings.catch_warnings():
+        # Retry limits still travel through ray_remote_args in this version, which warns of 2.64; so does a stage that
+        # may run more tasks than there are units.
+        warnings.simplefilter("ignore")
+        dataset = build_dataset(shares, stages=stages, resources=resources)
     handler = _LostBlocks(errors)
     logger = logging.getLogger("ray.data._internal.execution.streaming_executor_state")
     logger.addHandler(handler)

@@ -13,6 +13,7 @@ from vidcls_batch.dataset.claim import MANIFEST_DIGEST, read_claim
 from vidcls_batch.dataset.commit import read_predictions, replace_rows
 from vidcls_batch.dataset.plan import Plan, require_plan
 from vidcls_batch.dataset.run_record import read_run_record, refuse_differences
+from vidcls_batch.dataset.unit_files import read_footer
 from vidcls_batch.dataset.verify import mark_success, verify_run
 from vidcls_batch.errors import FAILURES, ConfigError, IncompleteRunError, VerificationError
 from vidcls_batch.labeling_run import RunOutcome
@@ -134,6 +135,8 @@ def _failed_clips(store: Store, plan: Plan, *, statuses: Sequence[str]) -> dict[
     found: dict[int, dict[str, int]] = {}
     for unit in range(plan.num_units):
         try:
+            if not set(statuses) & set(read_footer(store, unit).statuses):
+                continue
             rows = read_predictions(store, unit, columns=["clip_id", "status", "attempts"])
         except FileNotFoundError as error:
             raise IncompleteRunError(

@@ -1,6 +1,7 @@
 """Small real runs: generated clips, tiny random models, one Ray cluster for all tests of a session."""
 
 import os
+import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -10,8 +11,11 @@ from typing import Any
 import pandas as pd
 import pytest
 from contracts.tiny_checkpoints import LABELS, timesformer, videomae
+from driver import Driver
 
 from vidcls_batch.config import Config, parse_config
+from vidcls_batch.labeling_run import run_labeling
+from vidcls_batch.progress import SilentProgress
 from vidcls_batch.synthetic.clips import write_clip
 from vidcls_batch.synthetic.motions import LABELS as MOTIONS
 
@@ -107,3 +111,36 @@ def ray_session() -> Iterator[None]:
         del os.environ["PYTHONPATH"]
     else:
         os.environ["PYTHONPATH"] = search_path
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[[Config], Driver]]:
+    """Starts drivers; what is left of them ends with the test."""
+    drivers: list[Driver] = []
+
+    def run(config: Config) -> Driver:
+        drivers.append(Driver(config, folder=tmp_path))
+        return drivers[-1]
+
+    yield run
+    for driver in drivers:
+        driver.end()
+
+
+@pytest.fixture(scope="session")
+def finished_once(
+    tmp_path_factory: pytest.TempPathFactory, models: Models, clips: list[Path], ray_session: None
+) -> Config:
+    """A finished run over good clips and one that is missing."""
+    folder = tmp_path_factory.mktemp("finished")
+    manifest = save_manifest(folder / "manifest.parquet", [*clips, clips[0].parent / "not-there.mp4"])
+    config = parse_config(config_tree(manifest, run=folder / "run", models=models))
+    run_labeling(config, progress=SilentProgress())
+    return config
+
+
+@pytest.fixture
+def finished(finished_once: Config, tmp_path: Path, models: Models) -> Config:
+    """A copy of it, to be changed at will; the manifest is the same file."""
+    shutil.copytree(finished_once.run.path, tmp_path / "run")
+    return parse_config(config_tree(finished_once.manifest.path, run=tmp_path / "run", models=models))

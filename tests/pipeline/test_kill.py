@@ -1,76 +1,18 @@
 """SIGKILL at any instant, then the same command again: as if nothing had happened."""
 
-import os
 import random
 import signal
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
-import psutil
 import pytest
-import yaml
 from faulty_decoder import BACKEND, with_fault
 
-from vidcls_batch.config import Config, resolved
+from vidcls_batch.config import Config
 
-HERE = Path(__file__).parent
-ROOT = HERE.parents[1]
 NUM_CLIPS = 60
-CHILDREN_GONE_S = 30
-
-
-class Driver:
-    """`jobs/label.py` in a process of its own."""
-
-    def __init__(self, config: Path, log: Path) -> None:
-        self.log = log
-        environment = os.environ | {"PYTHONPATH": str(HERE), "OMP_NUM_THREADS": "1"}
-        environment.pop("RAY_ADDRESS", None)
-        command = [sys.executable, str(ROOT / "jobs" / "label.py"), "--config", str(config)]
-        with log.open("ab") as out:
-            self.process = subprocess.Popen(command, stdout=out, stderr=out, env=environment, start_new_session=True)
-        self.seen: set[psutil.Process] = set()
-
-    def children(self) -> list[psutil.Process]:
-        try:
-            found = psutil.Process(self.process.pid).children(recursive=True)
-        except psutil.NoSuchProcess:
-            found = []
-        self.seen.update(found)
-        return found
-
-    def named(self, title: str) -> list[psutil.Process]:
-        found = []
-        for child in self.children():
-            try:
-                if title in " ".join(child.cmdline()):
-                    found.append(child)
-            except psutil.Error:
-                continue
-        return found
-
-    def kill(self) -> None:
-        self.children()
-        self.process.kill()
-        self.process.wait()
-
-    def finish(self, timeout_s: float = 150) -> int:
-        return self.process.wait(timeout=timeout_s)
-
-    def end(self) -> None:
-        """End this driver and the Ray processes it started, by id."""
-        if self.process.poll() is None:
-            self.children()
-            self.process.kill()
-            self.process.wait()
-        psutil.wait_procs(self.seen, timeout=CHILDREN_GONE_S)
-        for child in self.seen:
-            if child.is_running():
-                child.kill()
 
 
 @pytest.fixture
@@ -84,21 +26,6 @@ def slow_config(make_config, write_manifest, clips, tmp_path) -> Config:
         path.write_bytes(with_fault(clips[i % len(clips)].read_bytes(), "slow"))
         paths.append(path)
     return make_config(write_manifest(paths), decode={"backend": BACKEND})
-
-
-@pytest.fixture
-def start(tmp_path) -> Iterator[Callable[[Config], Driver]]:
-    drivers: list[Driver] = []
-
-    def run(config: Config) -> Driver:
-        path = tmp_path / "config.yaml"
-        path.write_text(yaml.safe_dump(resolved(config)))
-        drivers.append(Driver(path, tmp_path / "driver.log"))
-        return drivers[-1]
-
-    yield run
-    for driver in drivers:
-        driver.end()
 
 
 def committed(config: Config) -> dict[str, tuple[bytes, int]]:

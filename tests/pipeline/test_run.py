@@ -9,9 +9,8 @@ import polars as pl
 import pyarrow.parquet as pq
 import pytest
 from faulty_decoder import BACKEND, with_fault
-from pipeline.conftest import config_tree, save_manifest
+from pipeline.conftest import save_manifest
 
-from vidcls_batch.config import parse_config
 from vidcls_batch.errors import ConfigError, ManifestError, RunMismatchError, Status
 from vidcls_batch.labeling_run import run_labeling
 from vidcls_batch.peek import peek_at
@@ -122,23 +121,6 @@ def test_every_bad_clip_is_one_row_with_its_status_and_every_other_row_is_right(
         assert good.loc[path.stem, "score"] == pytest.approx(alone["score"], abs=1e-4)
         assert good.loc[path.stem, "ts_score"] == pytest.approx(alone["ts_score"], abs=1e-4)
         assert good.loc[path.stem, "content_hash"] == alone["content_hash"]
-
-
-@pytest.fixture(scope="module")
-def finished_once(tmp_path_factory, models, clips, ray_session):
-    """A finished run over good clips and one that is missing."""
-    folder = tmp_path_factory.mktemp("finished")
-    manifest = save_manifest(folder / "manifest.parquet", [*clips, clips[0].parent / "not-there.mp4"])
-    config = parse_config(config_tree(manifest, run=folder / "run", models=models))
-    run_labeling(config, progress=NOTHING_SAID)
-    return config
-
-
-@pytest.fixture
-def finished(finished_once, tmp_path, models):
-    """A copy of it, to be changed at will; the manifest is the same file."""
-    shutil.copytree(finished_once.run.path, tmp_path / "run")
-    return parse_config(config_tree(finished_once.manifest.path, run=tmp_path / "run", models=models))
 
 
 def test_finished_run_run_again_does_nothing_and_says_so(finished):

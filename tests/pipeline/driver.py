@@ -1,0 +1,67 @@
+"""A run in a process of its own, that a test may kill."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import yaml
+
+from vidcls_batch.config import Config, resolved
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
+CHILDREN_GONE_S = 30
+
+
+class Driver:
+    """`jobs/label.py` and the private Ray cluster it starts."""
+
+    def __init__(self, config: Config, *, folder: Path) -> None:
+        path, log = folder / "config.yaml", folder / "driver.log"
+        path.write_text(yaml.safe_dump(resolved(config)))
+        self.log = log
+        environment = os.environ | {"PYTHONPATH": str(HERE), "OMP_NUM_THREADS": "1"}
+        environment.pop("RAY_ADDRESS", None)
+        command = [sys.executable, str(ROOT / "jobs" / "label.py"), "--config", str(path)]
+        with log.open("ab") as out:
+            self.process = subprocess.Popen(command, stdout=out, stderr=out, env=environment, start_new_session=True)
+        self.seen: set[psutil.Process] = set()
+
+    def children(self) -> list[psutil.Process]:
+        try:
+            found = psutil.Process(self.process.pid).children(recursive=True)
+        except psutil.NoSuchProcess:
+            found = []
+        self.seen.update(found)
+        return found
+
+    def named(self, title: str) -> list[psutil.Process]:
+        found = []
+        for child in self.children():
+            try:
+                if title in " ".join(child.cmdline()):
+                    found.append(child)
+            except psutil.Error:
+                continue
+        return found
+
+    def kill(self) -> None:
+        self.children()
+        self.process.kill()
+        self.process.wait()
+
+    def finish(self, timeout_s: float = 150) -> int:
+        return self.process.wait(timeout=timeout_s)
+
+    def end(self) -> None:
+        """End this driver and the Ray processes it started, by id."""
+        if self.process.poll() is None:
+            self.children()
+            self.process.kill()
+            self.process.wait()
+        psutil.wait_procs(self.seen, timeout=CHILDREN_GONE_S)
+        for child in self.seen:
+            if child.is_running():
+                child.kill()
