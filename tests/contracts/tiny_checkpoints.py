@@ -324,7 +324,43 @@ def siglip2(folder: Path) -> TinyCheckpoint:
     return pooled(folder, build, padding="max_length", masks=False, naflex=True)
 
 
+def convolutional(family: str) -> Callable[[Path], TinyCheckpoint]:
+    """Our own network at its full width, on small frames, in the form of PyTorchVideo's files."""
+
+    def build(folder: Path) -> TinyCheckpoint:
+        from vidcls_batch.models.registry import open_family
+
+        torch.manual_seed(0)
+        network = open_family(family).build(len(LABELS)).eval()
+        with torch.no_grad():
+            for name, module in network.named_modules():
+                if isinstance(module, torch.nn.BatchNorm3d):
+                    module.running_mean.normal_(0, 0.2)
+                    module.running_var.uniform_(0.5, 1.5)
+                    module.weight.fill_(0.3 if name.endswith("norm_c") else 1.0)
+                elif isinstance(module, torch.nn.Linear):
+                    module.weight.normal_(0, 0.05)
+        torch.save({"model_state": network.state_dict()}, folder / "weights.pyth")
+        save_processor(folder)
+        # The network itself is held to its oracle elsewhere; this is about what lies around it.
+        return TinyCheckpoint(folder, 0, lambda pixels, _: network(pixels).logits, needs_labels=True)
+
+    return build
+
+
+PYTORCHVIDEO = (
+    "slow_r50",
+    "c2d_r50",
+    "i3d_r50",
+    "slowfast_r50",
+    "slowfast_r101",
+    "x3d_xs",
+    "x3d_s",
+    "x3d_m",
+    "x3d_l",
+)
 BUILDERS: dict[str, Callable[[Path], TinyCheckpoint]] = {
+    **{family: convolutional(family) for family in PYTORCHVIDEO},
     "clip": clip,
     "metaclip2": metaclip2,
     "siglip": siglip,

@@ -1,10 +1,12 @@
 import json
 import os
 import shutil
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
-from multiprocessing import get_context
 from pathlib import Path
 
+import boto3
 import fsspec
 import pytest
 import torch
@@ -14,8 +16,7 @@ from safetensors.torch import load_file, save_file
 from vidcls_batch.config import MemberConfig, SamplingConfig
 from vidcls_batch.errors import CheckpointError, ConfigError
 from vidcls_batch.models.checkpoints import CheckpointAccess, open_checkpoint
-from vidcls_batch.models.registry import describe_member, load_member, pinned, weights_sha256
-from vidcls_batch.storage import StorageOptions
+from vidcls_batch.models.registry import describe_member, load_member, pinned
 
 
 @pytest.fixture(scope="module")
@@ -228,24 +229,26 @@ def test_a_missing_uri_is_a_checkpoint_error(tmp_path: Path) -> None:
         open_checkpoint("nosuch://x/y", access=access)
 
 
-def _fetch_and_hash(uri: str, cache: str, endpoint: str) -> str:
-    storage = StorageOptions(endpoint_url=endpoint)
-    return weights_sha256(member(uri), access=CheckpointAccess(storage=storage, cache_dir=Path(cache)))
+FETCH_AND_HASH = """
+import sys
+from pathlib import Path
+from vidcls_batch.models.checkpoints import CheckpointAccess, open_checkpoint
+
+uri, cache, endpoint = sys.argv[1:]
+access = CheckpointAccess(storage=StorageOptions(endpoint_url=endpoint), cache_dir=Path(cache))
+print(open_checkpoint(uri, access=access).weights_sha256())
+"""
 
 
-def test_processes_that_ask_at_once_share_one_download_from_s3(
-    saved: Path, tmp_path: Path, s3_server: "object"
-) -> None:
-    import boto3
-
+def test_processes_that_ask_at_once_share_one_download_from_s3(saved: Path, tmp_path: Path, s3_server: object) -> None:
     uri = f"{s3_server.uri}/models/videomae"
+    client = boto3.client("s3", endpoint_url=s3_server.endpoint_url)
     for path in saved.iterdir():
-        client = boto3.client("s3", endpoint_url=s3_server.endpoint_url)
         client.upload_file(str(path), s3_server.bucket, f"models/videomae/{path.name}")
-    # Spawned, as Ray's workers are: a fork would share this process's client.
-    with get_context("spawn").Pool(3) as pool:
-        hashes = pool.starmap(_fetch_and_hash, [(uri, str(tmp_path), s3_server.endpoint_url)] * 3)
-    assert set(hashes) == {open_checkpoint(str(saved)).weights_sha256()}
+    command = [sys.executable, "-c", FETCH_AND_HASH, uri, str(tmp_path), s3_server.endpoint_url]
+    workers = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    hashes = {worker.communicate(timeout=120)[0].strip() for worker in workers}
+    assert hashes == {open_checkpoint(str(saved)).weights_sha256()}
     assert len([p for p in tmp_path.iterdir() if p.is_dir()]) == 1
 
 

@@ -98,7 +98,8 @@ class FamilyDescription:
 
     input: InputSpec
     preprocessing_from: str
-    num_outputs: int | None  # None: zero-shot, any label set
+    zero_shot: bool  # scores any label set
+    num_outputs: int | None  # of a trained head; None for zero-shot, or when only the weights tell
     labels: tuple[str, ...] | None  # names of the outputs where the checkpoint has them
     embedding_dim: int | None
 
@@ -109,6 +110,7 @@ class LoadedNetwork:
 
     network: Network
     num_parameters: int
+    num_outputs: int | None = None  # where only the weights tell
 
 
 class Family(Protocol):

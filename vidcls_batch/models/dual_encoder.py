@@ -66,7 +66,12 @@ class DualEncoderFamily:
         spec, source = read_input_spec(checkpoint, recipe=self.recipe(resolved, self._image_size(vision)))
         width = config.get("projection_dim") or vision.get("hidden_size") or 768
         return FamilyDescription(
-            input=spec, preprocessing_from=source, num_outputs=None, labels=None, embedding_dim=cast(int, width)
+            input=spec,
+            preprocessing_from=source,
+            zero_shot=True,
+            num_outputs=None,
+            labels=None,
+            embedding_dim=cast(int, width),
         )
 
     def load(

@@ -37,6 +37,8 @@ class FamilyFacts:
         return all(find_spec(module) is not None for module in self.needs)
 
 
+_PYTORCHVIDEO = "github.com/facebookresearch/pytorchvideo model zoo"
+
 FAMILIES: tuple[FamilyFacts, ...] = (
     FamilyFacts(
         family="videomae",
@@ -148,5 +150,68 @@ FAMILIES: tuple[FamilyFacts, ...] = (
         licence="Apache-2.0",
         hub_prefixes=("google/videoprism-lvt",),
         models=(PublishedModel("VideoPrism-LvT-B", 248, None, "1x1", None, "arXiv:2402.13217; counted here"),),
+    ),
+    FamilyFacts(
+        family="slowfast_r50",
+        code="vidcls_batch.models.pytorchvideo_zoo:SLOWFAST_R50",
+        sampling="32 frames, stride 2 (slow pathway 8)",
+        size=256,
+        models=(PublishedModel("SlowFast R50 8x8", 34.6, 65.7, "10x3", 76.9, _PYTORCHVIDEO),),
+    ),
+    FamilyFacts(
+        family="slowfast_r101",
+        code="vidcls_batch.models.pytorchvideo_zoo:SLOWFAST_R101",
+        sampling="32 frames, stride 2 (slow pathway 8)",
+        size=256,
+        models=(PublishedModel("SlowFast R101 8x8", 62.8, 127.2, "10x3", 77.9, _PYTORCHVIDEO),),
+    ),
+    FamilyFacts(
+        family="slow_r50",
+        code="vidcls_batch.models.pytorchvideo_zoo:SLOW_R50",
+        sampling="8 frames, stride 8",
+        size=256,
+        models=(PublishedModel("Slow R50 8x8", 32.5, 54.5, "10x3", 74.6, _PYTORCHVIDEO),),
+    ),
+    FamilyFacts(
+        family="c2d_r50",
+        code="vidcls_batch.models.pytorchvideo_zoo:C2D_R50",
+        sampling="8 frames, stride 8",
+        size=256,
+        models=(PublishedModel("C2D R50 8x8", 24.3, 25.9, "10x3", 71.5, _PYTORCHVIDEO),),
+    ),
+    FamilyFacts(
+        family="i3d_r50",
+        code="vidcls_batch.models.pytorchvideo_zoo:I3D_R50",
+        sampling="8 frames, stride 8",
+        size=256,
+        models=(PublishedModel("I3D R50 8x8", 28.0, 37.5, "10x3", 73.3, _PYTORCHVIDEO),),
+    ),
+    FamilyFacts(
+        family="x3d_xs",
+        code="vidcls_batch.models.pytorchvideo_zoo:X3D_XS",
+        sampling="4 frames, stride 12",
+        size=182,
+        models=(PublishedModel("X3D-XS", 3.8, 0.91, "10x3", 69.1, _PYTORCHVIDEO),),
+    ),
+    FamilyFacts(
+        family="x3d_s",
+        code="vidcls_batch.models.pytorchvideo_zoo:X3D_S",
+        sampling="13 frames, stride 6",
+        size=182,
+        models=(PublishedModel("X3D-S", 3.8, 2.96, "10x3", 73.3, _PYTORCHVIDEO),),
+    ),
+    FamilyFacts(
+        family="x3d_m",
+        code="vidcls_batch.models.pytorchvideo_zoo:X3D_M",
+        sampling="16 frames, stride 5",
+        size=256,
+        models=(PublishedModel("X3D-M", 3.8, 6.72, "10x3", 75.9, _PYTORCHVIDEO),),
+    ),
+    FamilyFacts(
+        family="x3d_l",
+        code="vidcls_batch.models.pytorchvideo_zoo:X3D_L",
+        sampling="16 frames, stride 5",
+        size=312,
+        models=(PublishedModel("X3D-L", 6.2, 26.64, "10x3", 77.5, _PYTORCHVIDEO),),
     ),
 )

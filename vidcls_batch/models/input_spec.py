@@ -20,17 +20,24 @@ _SOURCES = (
 _RESAMPLE: dict[object, Literal["bilinear", "bicubic"]] = {2: "bilinear", 3: "bicubic"}  # PIL's numbers
 
 
-def read_input_spec(checkpoint: Checkpoint, *, recipe: InputSpec) -> tuple[InputSpec, str]:
+def read_input_spec(checkpoint: Checkpoint, *, recipe: InputSpec, any_size: bool = False) -> tuple[InputSpec, str]:
     """The checkpoint's own preprocessing, and the file that says so; keys it leaves out come from `recipe`.
 
-    `recipe` is what the family's authors published, at the network's image size. Raises CheckpointError on
-    preprocessing that does not lead to that image size, or that is of a kind not known here.
+    `recipe` is what the family's authors published, at the network's image size. `any_size`: the network
+    takes other sizes too. Raises CheckpointError on preprocessing that does not lead to the network's size, or that is
+    of a kind not known here.
     """
     for filename, section in _SOURCES:
         tree = checkpoint.read_json(filename)
         facts = tree if tree is None or section is None else tree.get(section)
         if isinstance(facts, dict):
-            return _from_processor(facts, recipe, source=f"{checkpoint.name}: {filename}"), filename
+            spec = _from_processor(facts, recipe, source=f"{checkpoint.name}: {filename}")
+            if not any_size and (spec.height, spec.width) != (recipe.height, recipe.width):
+                raise CheckpointError(
+                    f"{checkpoint.name}: {filename} makes {spec.height}x{spec.width} pixels, but the network's "
+                    f"config.json says {recipe.height}x{recipe.width}; one of the two belongs to another checkpoint"
+                )
+            return spec, filename
     return recipe, "family recipe"
 
 
@@ -86,11 +93,6 @@ def _from_processor(tree: Mapping[str, object], recipe: InputSpec, *, source: st
     if crops:
         height, width = _height_width(tree.get("crop_size", {"height": recipe.height, "width": recipe.width}), source)
         spec = replace(spec, height=height, width=width)
-    if (spec.height, spec.width) != (recipe.height, recipe.width):
-        raise CheckpointError(
-            f"{source} makes {spec.height}x{spec.width} pixels, but the network's config.json says "
-            f"{recipe.height}x{recipe.width}; one of the two files belongs to another checkpoint"
-        )
     if spec.short_side < max(spec.height, spec.width):
         raise CheckpointError(
             f"{source}: a crop of {spec.height}x{spec.width} does not fit a short side of {spec.short_side}"

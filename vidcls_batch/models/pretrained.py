@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, cast
 
 from vidcls_batch.errors import CheckpointError
 from vidcls_batch.models.checkpoints import Checkpoint
+from vidcls_batch.models.torchvision_import import prepare_transformers
 
 if TYPE_CHECKING:
     from torch import nn
@@ -22,6 +23,7 @@ def load_pretrained(checkpoint: Checkpoint, *, model_class: str) -> "nn.Module":
 
     transformers itself fills missing keys with random numbers: a base checkpoint would get a random head.
     """
+    prepare_transformers()
     import torch
     import transformers
     from safetensors import SafetensorError

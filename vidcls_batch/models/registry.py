@@ -76,6 +76,8 @@ def load_member(
     dtype = resolve_precision(config.precision, device=device)
     texts = fill_prompts(labels, description.prompts) if description.zero_shot else ()
     loaded = open_family(config.family).load(checkpoint, texts=texts, device=device, dtype=dtype)
+    if loaded.num_outputs is not None:
+        _check_label_count(config, description.labels, num_outputs=loaded.num_outputs)
     return LoadedMember(
         name=config.name,
         input=description.input,
@@ -115,7 +117,7 @@ def _describe(config: MemberConfig, checkpoint: Checkpoint, *, run_labels: tuple
         facts = open_family(config.family).describe(checkpoint, config.sampling)
     except ConfigError as error:
         raise ConfigError(f"{where}: {error}") from error
-    zero_shot = facts.num_outputs is None
+    zero_shot = facts.zero_shot
     if zero_shot and config.labels is not None:
         raise ConfigError(f"{where}.labels: {config.family} is zero-shot and scores the run's label_set; leave it out")
     if not zero_shot and config.prompts is not None:
@@ -138,13 +140,19 @@ def _describe(config: MemberConfig, checkpoint: Checkpoint, *, run_labels: tuple
 def _head_labels(config: MemberConfig, facts: FamilyDescription, *, where: str) -> tuple[str, ...]:
     labels = load_label_set(config.labels).labels if config.labels is not None else facts.labels
     if labels is None:
+        outputs = "outputs" if facts.num_outputs is None else f"{facts.num_outputs} outputs"
         raise CheckpointError(
-            f"{where}: {config.checkpoint} does not name its head's {facts.num_outputs} outputs; give their names in "
+            f"{where}: {config.checkpoint} does not name its head's {outputs}; give their names in "
             f"order as {where}.labels (a label-set name, a file or a list)"
         )
-    if len(labels) != facts.num_outputs:
-        raise CheckpointError(
-            f"{where}.labels has {len(labels)} names, but the head of {config.checkpoint} has "
-            f"{facts.num_outputs} outputs"
-        )
+    if facts.num_outputs is not None:
+        _check_label_count(config, labels, num_outputs=facts.num_outputs)
     return labels
+
+
+def _check_label_count(config: MemberConfig, labels: tuple[str, ...], *, num_outputs: int) -> None:
+    if len(labels) != num_outputs:
+        raise CheckpointError(
+            f"members.{config.name}.labels has {len(labels)} names, but the head of {config.checkpoint} has "
+            f"{num_outputs} outputs"
+        )

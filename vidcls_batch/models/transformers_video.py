@@ -43,6 +43,7 @@ class TransformersVideoFamily:
         return FamilyDescription(
             input=spec,
             preprocessing_from=source,
+            zero_shot=False,
             num_outputs=count,
             labels=labels,
             embedding_dim=read_size(config, "hidden_size", self.default_width),

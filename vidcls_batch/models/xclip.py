@@ -55,6 +55,7 @@ class XClipFamily:
         return FamilyDescription(
             input=spec,
             preprocessing_from=source,
+            zero_shot=True,
             num_outputs=None,
             labels=None,
             embedding_dim=cast(int, dim),

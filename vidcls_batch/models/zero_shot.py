@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from vidcls_batch.errors import CheckpointError
 from vidcls_batch.models.checkpoints import Checkpoint
+from vidcls_batch.models.torchvision_import import prepare_transformers
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -28,6 +29,7 @@ def tokenize(
 
     L is the longest text's, or `max_length` with `pad_to_max`; longer texts are cut. Raises CheckpointError.
     """
+    prepare_transformers()
     import torch
     from transformers import AutoTokenizer
 
