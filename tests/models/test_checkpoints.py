@@ -233,6 +233,7 @@ FETCH_AND_HASH = """
 import sys
 from pathlib import Path
 from vidcls_batch.models.checkpoints import CheckpointAccess, open_checkpoint
+from vidcls_batch.storage import StorageOptions
 
 uri, cache, endpoint = sys.argv[1:]
 access = CheckpointAccess(storage=StorageOptions(endpoint_url=endpoint), cache_dir=Path(cache))
