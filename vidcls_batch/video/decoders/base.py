@@ -76,6 +76,7 @@ BACKENDS: dict[str, Backend] = {
         Backend("pyav", "vidcls_batch.video.decoders.pyav:PlannedDecoder", "av", _SWSCALE),
         Backend("pyav-sequential", "vidcls_batch.video.decoders.pyav_sequential:SequentialDecoder", "av", _SWSCALE),
         Backend("decord", "vidcls_batch.video.decoders.decord:DecordDecoder", "decord", _SWSCALE),
+        Backend("torchcodec", "vidcls_batch.video.decoders.torchcodec:TorchcodecDecoder", "torchcodec", _SWSCALE),
     )
 }
 AUTO = "pyav"  # the only one that is exact on every container and installs on every platform
@@ -100,7 +101,7 @@ def make_decoder(name: str, *, height: int, width: int, num_threads: int = 1) ->
     try:
         factory: DecoderFactory = getattr(import_module(module), attribute)
         return factory(height=height, width=width, num_threads=num_threads)
-    except (ImportError, AttributeError) as error:
+    except (ImportError, AttributeError, RuntimeError, OSError) as error:  # torchcodec without FFmpeg: RuntimeError
         raise ConfigError(f"Decoder backend {name!r} cannot be loaded: {error}") from error
 
 

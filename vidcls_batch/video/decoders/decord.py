@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from vidcls_batch.types import DecodeLimits, VideoFacts
 from vidcls_batch.video.decoders.base import OpenClip, ReadReport, backend_label
-from vidcls_batch.video.decoders.pyav import PlannedClip, PlannedDecoder
+from vidcls_batch.video.decoders.pyav import PlannedClip, PlannedDecoder, starts_groups_with_idr
 from vidcls_batch.video.rescale import Rescaler
 
 if TYPE_CHECKING:
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 # with B-frames, open-GOP HEVC and H.264 whose key pictures are not IDR (open GOP, intra refresh); it takes the wrong
 # one of several video streams, and has no AV1. What is not on this list was not seen to be right.
 _RIGHT_CONTAINERS = frozenset({"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"})
-_IDR = 5  # nal_unit_type of ITU-T H.264, table 7-1
 _RIGHT_CODECS = frozenset({"h264", "vp9"})
 
 
@@ -96,17 +95,4 @@ def _is_known_right(clip: PlannedClip) -> bool:
     is_fragmented = container.startswith("mov") and video.stream.frames == 0
     if container not in _RIGHT_CONTAINERS or codec not in _RIGHT_CODECS or is_fragmented:
         return False
-    if len(video.container.streams.video) > 1 or clip.packets is None:
-        return False
-    keys = (clip.packets[position] for position in clip.timeline.keys)
-    return codec != "h264" or all(_holds_idr(bytes(packet)) for packet in keys)
-
-
-def _holds_idr(packet: bytes) -> bool:
-    """Whether an H.264 access unit with 4-byte lengths, as MP4 and Matroska store it, is an IDR picture."""
-    at = 0
-    while at + 4 < len(packet):
-        if packet[at + 4] & 0x1F == _IDR:
-            return True
-        at += 4 + int.from_bytes(packet[at : at + 4], "big")
-    return False
+    return len(video.container.streams.video) == 1 and (codec != "h264" or starts_groups_with_idr(clip))

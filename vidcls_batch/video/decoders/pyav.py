@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 # Decoders that may be told to drop unreferenced pictures and still return every other one. dav1d loses frames.
 _DROPS_NONREF_SAFELY = frozenset({"h264", "hevc"})
+_IDR = 5  # nal_unit_type, ITU-T H.264 table 7-1
 # Packets of larger files are read a second time rather than kept.
 _KEEP_PACKETS_BYTES = 256 << 20
 
@@ -158,3 +159,18 @@ def plan_groups(timeline: Timeline, wanted: Sequence[int]) -> list[tuple[int, in
         else:
             groups.append((first, last))
     return groups
+
+
+def starts_groups_with_idr(clip: PlannedClip) -> bool:
+    """Whether each key packet of an H.264 file is a clean start; other decoders start at any and show what they have."""
+    return clip.packets is not None and all(_holds_idr(bytes(clip.packets[key])) for key in clip.timeline.keys)
+
+
+def _holds_idr(access_unit: bytes) -> bool:
+    """Whether an IDR picture is in an access unit with 4-byte lengths, as MP4 and Matroska store them."""
+    at = 0
+    while at + 4 < len(access_unit):
+        if access_unit[at + 4] & 0x1F == _IDR:
+            return True
+        at += 4 + int.from_bytes(access_unit[at : at + 4], "big")
+    return False
