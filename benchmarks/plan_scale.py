@@ -12,7 +12,6 @@ import argparse
 import json
 import os
 import platform
-import resource
 import subprocess
 import sys
 import tempfile
@@ -25,15 +24,16 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
-from vidcls_batch.config import Config, parse_config
+from vidcls_batch.config import Config, RunConfig, parse_config
 from vidcls_batch.dataset.commit import UnitCollector, pending_units
 from vidcls_batch.dataset.plan import make_plan, read_unit, require_plan
 from vidcls_batch.dataset.status import run_status
 from vidcls_batch.dataset.verify import verify_run
 from vidcls_batch.schema import MemberColumns, prediction_schema, reserved_columns, result_schema
-from vidcls_batch.storage import StorageOptions, open_store
+from vidcls_batch.storage import open_store, storage_options
 
 MEMBERS = [MemberColumns("videomae"), MemberColumns("timesformer"), MemberColumns("xclip")]
+OPTIONS = storage_options(RunConfig(path="-"))
 CHUNK = 250_000
 LIMITS = {"plan_s": 180.0, "plan_mib": 2048.0, "resume_s": 10.0, "status_s": 5.0, "verify_s": 60.0}
 
@@ -58,22 +58,20 @@ def write_big_manifest(path: Path, rows: int) -> None:
             writer.write_table(pa.table(columns, schema=schema))
 
 
-def config_of(folder: Path, manifest: Path) -> Config:
+def config_of(run: str, manifest: Path) -> Config:
     members = [{"name": m.name, "family": "videomae", "checkpoint": "x"} for m in MEMBERS]
-    return parse_config(
-        {"run": str(folder), "manifest": str(manifest), "label_set": ["push", "pull"], "members": members}
-    )
+    return parse_config({"run": run, "manifest": str(manifest), "label_set": ["push", "pull"], "members": members})
 
 
-def plan_step(folder: Path, manifest: Path) -> None:
-    store = open_store(str(folder), options=StorageOptions())
-    config = config_of(folder, manifest)
-    make_plan(config, store=store, options=StorageOptions(), reserved=reserved_columns(MEMBERS))
+def plan_step(run: str, manifest: Path) -> None:
+    store = open_store(run, options=OPTIONS)
+    config = config_of(run, manifest)
+    make_plan(config, store=store, options=OPTIONS, reserved=reserved_columns(MEMBERS))
 
 
-def commit_step(folder: Path, _manifest: Path) -> None:
+def commit_step(run: str, _manifest: Path) -> None:
     """Commit every unit, its rows in blocks of 16 as the classifier sends them."""
-    store = open_store(str(folder), options=StorageOptions())
+    store = open_store(run, options=OPTIONS)
     plan = require_plan(store)
     schema = prediction_schema(MEMBERS, extras=plan.extra_schema)
     collector = UnitCollector(plan, store=store, schema=schema, owner="benchmark", metadata={"run": "x" * 4000})
@@ -104,23 +102,23 @@ def result_rows(size: int) -> pa.Table:
     return pa.table(columns, schema=result_schema(MEMBERS))
 
 
-def resume_step(folder: Path, manifest: Path) -> None:
+def resume_step(run: str, manifest: Path) -> None:
     """What a driver does before its first clip: confirm the plan, find out what is pending."""
-    plan_step(folder, manifest)
-    store = open_store(str(folder), options=StorageOptions())
+    plan_step(run, manifest)
+    store = open_store(run, options=OPTIONS)
     print(len(pending_units(store, require_plan(store))), "units pending", file=sys.stderr)
 
 
-def status_step(folder: Path, _manifest: Path) -> None:
-    print(run_status(open_store(str(folder), options=StorageOptions())), file=sys.stderr)
+def status_step(run: str, _manifest: Path) -> None:
+    print(run_status(open_store(run, options=OPTIONS)), file=sys.stderr)
 
 
-def verify_step(folder: Path, _manifest: Path) -> None:
-    store = open_store(str(folder), options=StorageOptions())
+def verify_step(run: str, _manifest: Path) -> None:
+    store = open_store(run, options=OPTIONS)
     print(verify_run(store, require_plan(store)), file=sys.stderr)
 
 
-STEPS: dict[str, Callable[[Path, Path], None]] = {
+STEPS: dict[str, Callable[[str, Path], None]] = {
     "plan": plan_step,
     "commit": commit_step,
     "resume": resume_step,
@@ -129,20 +127,26 @@ STEPS: dict[str, Callable[[Path, Path], None]] = {
 }
 
 
-def measure(step: str, folder: Path, manifest: Path) -> dict[str, float]:
+def measure(step: str, run: str, manifest: Path) -> dict[str, float]:
     """Run a step in a process of its own: wall and CPU seconds without the imports, peak MiB with them."""
-    command = [sys.executable, __file__, "--step", step, "--folder", str(folder), "--manifest", str(manifest)]
+    command = [sys.executable, __file__, "--step", step, "--run", run, "--manifest", str(manifest)]
     done = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True)
     found: dict[str, float] = json.loads(done.stdout)
     print(f"  {step:8} {found['wall_s']:7.1f} s   CPU {found['cpu_s']:7.1f} s   peak {found['peak_mib']:6.0f} MiB")
     return found
 
 
-def run_step(step: str, folder: Path, manifest: Path) -> None:
+def peak_mib() -> float:
+    # Not ru_maxrss: that one survives exec and shows the parent's.
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM"))
+
+
+def run_step(step: str, run: str, manifest: Path) -> None:
     wall, cpu = time.perf_counter(), time.process_time()
-    STEPS[step](folder, manifest)
+    STEPS[step](run, manifest)
     found = {"wall_s": time.perf_counter() - wall, "cpu_s": time.process_time() - cpu}
-    found["peak_mib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    found["peak_mib"] = peak_mib()
     print(json.dumps(found))
 
 
@@ -152,29 +156,33 @@ def main() -> None:
     parser.add_argument("--format", choices=["parquet", "csv"], default="parquet")
     parser.add_argument("--units", type=int, default=5000, help="committed units for the resume")
     parser.add_argument("--folder", type=Path, default=None, help="where to work; default: a temporary folder")
+    parser.add_argument(
+        "--run", default=None, help="where the run folders go, e.g. s3://bucket/scale; default: --folder"
+    )
     parser.add_argument("--step", choices=list(STEPS), help=argparse.SUPPRESS)
     parser.add_argument("--manifest", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.step:
-        run_step(given.step, given.folder, given.manifest)
+        run_step(given.step, given.run, given.manifest)
         return
     print(
         f"{platform.processor() or platform.machine()}, {len(os.sched_getaffinity(0))} CPUs, pyarrow {pa.__version__}"
     )
     with tempfile.TemporaryDirectory(dir=given.folder, prefix="plan-scale-") as name:
         folder = Path(name)
+        runs = given.run or name
         big = folder / f"big.{given.format}"
         write_big_manifest(big, given.rows)
         print(f"{given.rows:,} rows of {given.format} ({big.stat().st_size / 1e6:.0f} MB), units of 1,024:")
-        plan = measure("plan", folder / "big-run", big)
+        plan = measure("plan", f"{runs}/big-run", big)
         small = folder / "small.parquet"
         clips = given.units * 1024
         write_big_manifest(small, clips)
         print(f"{given.units:,} units, {clips:,} clips:")
-        measure("plan", folder / "run", small)
-        commit = measure("commit", folder / "run", small)
+        measure("plan", f"{runs}/run", small)
+        commit = measure("commit", f"{runs}/run", small)
         print(f"           {clips / commit['wall_s']:,.0f} rows/s, {clips / commit['cpu_s']:,.0f} rows per CPU second")
-        resume, status, verify = (measure(s, folder / "run", small) for s in ("resume", "status", "verify"))
+        resume, status, verify = (measure(s, f"{runs}/run", small) for s in ("resume", "status", "verify"))
     measured = {
         "plan_s": plan["wall_s"],
         "plan_mib": plan["peak_mib"],

@@ -8,12 +8,12 @@ import fsspec
 import pytest
 from s3fs import S3FileSystem
 
-from tests.s3 import CREDENTIALS, S3Server, moto_server
+from tests.s3 import CREDENTIALS, S3Server, s3_endpoint_url
 
 
 @pytest.fixture(scope="session")
 def s3_endpoint() -> Iterator[str]:
-    with moto_server() as endpoint_url:
+    with s3_endpoint_url() as endpoint_url:
         yield endpoint_url
 
 

@@ -1,12 +1,20 @@
 """A small S3 server for tests: moto in a thread. It checks no secrets; its atomicity is that of one Python process."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 from moto.server import ThreadedMotoServer
 
-CREDENTIALS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": "us-east-1"}
+# Another server to run the tests against, e.g. a Ceph RGW: VIDCLS_TEST_S3=http://key:secret@host:port
+OTHER_SERVER = urlsplit(os.environ.get("VIDCLS_TEST_S3", ""))
+CREDENTIALS = {
+    "AWS_ACCESS_KEY_ID": OTHER_SERVER.username or "test",
+    "AWS_SECRET_ACCESS_KEY": OTHER_SERVER.password or "test",
+    "AWS_DEFAULT_REGION": "us-east-1",
+}
 
 
 @dataclass(frozen=True)
@@ -22,8 +30,11 @@ class S3Server:
 
 
 @contextmanager
-def moto_server() -> Iterator[str]:
+def s3_endpoint_url() -> Iterator[str]:
     """Run the server for as long as the context lasts; gives its URL."""
+    if OTHER_SERVER.hostname:
+        yield f"{OTHER_SERVER.scheme}://{OTHER_SERVER.hostname}:{OTHER_SERVER.port}"
+        return
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()

@@ -5,12 +5,15 @@ import os
 import pickle
 import resource
 import signal
+import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Barrier
+from threading import Barrier, Thread
 
 import pytest
 from s3fs import S3FileSystem
@@ -143,6 +146,51 @@ def test_reading_a_folder_or_a_forbidden_file_says_so(tmp_path: Path) -> None:
         [sys.executable, "-c", script, str(secret), str(Path.cwd())], capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == f"refused {secret}"
+
+
+@pytest.fixture
+def web() -> Iterator[str]:
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            status = {"/clip.mp4": 200, "/forbidden": 403, "/busy": 503}.get(self.path, 404)
+            self.send_response(status)
+            self.send_header("Content-Length", "1000")
+            self.end_headers()
+            self.wfile.write(b"x" * 1000)
+
+        def log_message(self, *_: object) -> None:
+            return
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+def test_a_clip_on_a_web_server_is_read_or_says_why_not(web: str) -> None:
+    assert read_object(f"{web}/clip.mp4", options=StorageOptions()) == b"x" * 1000
+    with pytest.raises(ObjectTooLargeError):
+        read_object(f"{web}/clip.mp4", options=StorageOptions(), max_bytes=999)
+    with pytest.raises(FileNotFoundError):
+        read_object(f"{web}/none.mp4", options=StorageOptions())
+    with pytest.raises(PermissionError):
+        read_object(f"{web}/forbidden", options=StorageOptions())
+    with pytest.raises(StorageError) as caught:
+        read_object(f"{web}/busy", options=StorageOptions())
+    assert caught.value.transient
+
+
+def test_a_server_that_stalls_is_given_up_after_the_timeout() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        options = StorageOptions(endpoint_url=f"http://127.0.0.1:{port}", options={"anon": True})
+        started = time.monotonic()
+        for uri in (f"http://127.0.0.1:{port}/clip.mp4", "s3://bucket/clip.mp4"):
+            with pytest.raises(StorageError, match="no answer in time") as caught:
+                read_object(uri, options=options, timeout_s=0.5)
+            assert caught.value.transient
+        assert time.monotonic() - started < 10
 
 
 def test_s3_read_is_one_request(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:

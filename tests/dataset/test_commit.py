@@ -257,12 +257,12 @@ def _start_driver(uri: str, owner: str) -> subprocess.Popen[str]:
 
 
 def test_driver_killed_at_random_moments_loses_and_doubles_nothing(make_run: MakeRun) -> None:
-    run = make_run(clips=3_000, unit_clips=20)
+    run = make_run(clips=600, unit_clips=10)
     chooser = random.Random(7)
     committed: dict[str, bytes] = {}
     for kill in range(4):
         driver = _start_driver(run.store.uri, f"driver-{kill}")
-        enough = len(committed) + chooser.randrange(1, 30)
+        enough = len(committed) + chooser.randrange(1, 12)
         while len(run.store.list("predictions")) < enough:
             assert driver.poll() is None
         time.sleep(chooser.uniform(0, 0.01))

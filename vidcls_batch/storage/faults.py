@@ -103,6 +103,8 @@ def read_fault(error: BaseException, *, uri: str) -> Exception:
     if isinstance(error, NOT_HERE):
         reason = _S3_FAULTS.get(code or "", error.strerror or str(error))
         return type(error)(error.errno or _ERRNO[type(error)], reason, uri)
+    if (kind := _BY_HTTP_STATUS.get(http_status(error) or 0)) is not None:
+        return kind(_ERRNO[kind], os.strerror(_ERRNO[kind]), uri)
     return StorageError(f"Cannot read {uri}: {_explain(error, uri)}", transient=_is_transient(error))
 
 
@@ -117,6 +119,12 @@ def store_fault(error: BaseException, *, uri: str, doing: str) -> Exception:
     return StorageError(f"Cannot {doing} {uri}: {_explain(error, uri)}", transient=_is_transient(error))
 
 
+_BY_HTTP_STATUS: dict[int, type[OSError]] = {
+    401: PermissionError,
+    403: PermissionError,
+    404: FileNotFoundError,
+    410: FileNotFoundError,
+}
 _ERRNO: dict[type[OSError], int] = {
     FileNotFoundError: errno.ENOENT,
     PermissionError: errno.EACCES,

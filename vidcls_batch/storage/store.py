@@ -66,7 +66,7 @@ def check_put_if_absent(store: Store, *, folder: str) -> None:
         if store.put_if_absent(probe, f"second {token}".encode()):
             raise StorageError(
                 f"The store of {store.uri} ignores If-None-Match: two drivers could overwrite each other's results. "
-                "Use a store that honours it (Amazon S3, Ceph, MinIO, GCS, a local or shared disk)."
+                "Use one that honours it, such as Amazon S3, Ceph RGW, or a local or shared disk."
             )
     finally:
         store.delete(probe)
