@@ -2,6 +2,7 @@
 
 import json
 import random
+import secrets
 import signal
 import subprocess
 import sys
@@ -15,6 +16,8 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from tests.dataset.conftest import SmallRun
 from tests.dataset.rows import RESULTS, labeled, score_of
@@ -228,6 +231,31 @@ def test_replacing_a_clip_of_another_unit_or_one_twice_raises(make_run: MakeRun)
     run.store.delete(prediction_path(2))
     with pytest.raises(FileNotFoundError):
         replace_rows(run.store, run.plan, 2, labeled(2, run.ids(2)))
+
+
+@given(data=st.data(), clips=st.integers(1, 40), unit_clips=st.integers(1, 12))
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_order_with_repeats_and_restarts_ends_in_exactly_the_plan(
+    make_run: MakeRun, data: st.DataObject, clips: int, unit_clips: int
+) -> None:
+    run = make_run(f"memory://runs/{secrets.token_hex(8)}", clips=clips, unit_clips=unit_clips)
+    drivers = [run.collector(owner="left"), run.collector(owner="right")]
+    units = list(range(run.plan.num_units))
+    for step in range(data.draw(st.integers(0, 15))):
+        unit = data.draw(st.sampled_from(units))
+        some = data.draw(st.lists(st.sampled_from(run.ids(unit)), min_size=1, max_size=20))
+        which = data.draw(st.integers(0, 2))
+        if which == 2:  # a driver is killed: what it held is gone
+            drivers[step % 2] = run.collector(owner=f"restarted-{step}")
+        else:
+            drivers[which].add(labeled(unit, some))
+    for unit, ids in drivers[0].missing().items():
+        drivers[0].add(labeled(unit, ids))
+    assert pending_units(run.store, run.plan) == []
+    assert verify_run(run.store, run.plan).ok
+    table = pa.concat_tables([read_predictions(run.store, unit) for unit in units])
+    assert table["clip_id"].to_pylist() == [f"clip-{i:03d}" for i in range(clips)]
+    assert table["score"].to_pylist() == [score_of(c) for c in table["clip_id"].to_pylist()]
 
 
 DRIVER = """

@@ -1,6 +1,7 @@
 """Plans: made once, the same for everybody, refused when they would be of another run."""
 
 import multiprocessing
+import os
 import random
 import signal
 import subprocess
@@ -154,6 +155,22 @@ def test_a_refused_manifest_leaves_no_trace(tmp_path: Path) -> None:
     with pytest.raises(ManifestError):
         make_plan(config, store=store, options=StorageOptions(), reserved=RESERVED)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_manifest_that_changes_while_it_is_planned_leaves_no_units(make_run: MakeRun, tmp_path: Path) -> None:
+    manifest = make_run(str(tmp_path / "other")).config.manifest.path
+    config = config_of(str(tmp_path / "run"), manifest, output={"unit_clips": 4})
+    store = open_store(config.run.path, options=StorageOptions())
+    with pytest.raises(ManifestError, match="changed while it was planned"):
+        make_plan(
+            config,
+            store=store,
+            options=StorageOptions(),
+            reserved=RESERVED,
+            progress=lambda _: os.utime(manifest, ns=(1, time.time_ns())),
+        )
+    assert [o.path for o in store.list("plan")] == ["plan/claim.json"]
+    assert load_plan(store) is None
 
 
 def test_progress_counts_the_rows_of_both_passes(make_run: MakeRun, tmp_path: Path) -> None:

@@ -203,8 +203,6 @@ def _missing_column(source: ManifestSource, key: str, name: str, names: list[str
 def _readable(source: ManifestSource) -> Iterator[None]:
     try:
         yield
-    except FileNotFoundError:
-        raise
     except (pa.ArrowException, OSError, UnicodeDecodeError, EOFError) as error:
         reason = str(error).splitlines()[0]
         empty = "Empty CSV file" in reason

@@ -1,4 +1,4 @@
-"""Where a manifest lies: a private snapshot of its files, with the digest that tells whether it changed."""
+"""Where a manifest lies: its files brought near, with the digest that tells whether it changed."""
 
 import errno
 import hashlib
@@ -38,7 +38,7 @@ LISTING_ROWS = 1 << 16
 
 @dataclass(frozen=True, slots=True)
 class ManifestSource:
-    """A manifest that is ready to read: local files that stay the same while it is planned."""
+    """A manifest that is ready to read: local files, those of a store as private copies."""
 
     uri: str  # as configured, absolute
     format: Format  # of the files; a listing became Parquet
@@ -63,17 +63,18 @@ def manifest_version(config: ManifestConfig, *, options: StorageOptions) -> str:
 
 @contextmanager
 def open_manifest(config: ManifestConfig, *, options: StorageOptions) -> Iterator[ManifestSource]:
-    """Snapshot the manifest for as long as the context lasts. Raises ManifestError, StorageError."""
+    """The manifest's files, kept for as long as the context lasts. Raises ManifestError, StorageError."""
     uri = absolute_uri(config.path)
     with TemporaryDirectory(prefix="vidcls-manifest-") as folder:
         try:
-            yield _snapshot(uri, config, options=options, spool=Path(folder))
+            source = _snapshot(uri, config, options=options, spool=Path(folder))
         except FileNotFoundError as error:
             raise ManifestError(f"No manifest at {uri} ({error.strerror}). Correct manifest.path.") from error
         except PermissionError as error:
             raise ManifestError(
                 f"Cannot read the manifest {uri}: {error.strerror}. Grant read access to it."
             ) from error
+        yield source
 
 
 def _snapshot(uri: str, config: ManifestConfig, *, options: StorageOptions, spool: Path) -> ManifestSource:

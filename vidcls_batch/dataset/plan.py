@@ -10,7 +10,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vidcls_batch.config import Config
-from vidcls_batch.dataset.claim import MANIFEST_DIGEST, Claim, claim_folder, read_claim, require_same_run, with_digest
+from vidcls_batch.dataset.claim import (
+    CLAIM,
+    MANIFEST_DIGEST,
+    Claim,
+    claim_folder,
+    read_claim,
+    require_same_run,
+    with_digest,
+)
 from vidcls_batch.dataset.manifest import CLIP_SCHEMA, check_manifest, read_clips, read_header
 from vidcls_batch.dataset.manifest_source import ManifestSource, manifest_version, open_manifest
 from vidcls_batch.dataset.puts import put_all
@@ -107,6 +115,11 @@ def make_plan(
         )
         done = frozenset(o.path for o in store.list(PLAN_FOLDER))  # of a driver that was killed while it planned
         put_all(store, _encoded_units(_counted(read_clips(manifest), progress), plan, done))
+        if manifest_version(config.manifest, options=options) != version:
+            _discard_units(store)
+            raise ManifestError(
+                f"The manifest {source.uri} changed while it was planned. Run again in a new run folder."
+            )
     store.put_if_absent(PLAN, _encode(plan))
     frozen = load_plan(store)
     if frozen is None or frozen.fingerprint != plan.fingerprint:
@@ -166,6 +179,13 @@ def _encoded_units(batches: Iterator[pa.RecordBatch], plan: Plan, done: frozense
         raise ManifestError(
             f"The manifest {plan.manifest_uri} shrank while it was planned; run the same command again."
         )
+
+
+def _discard_units(store: Store) -> None:
+    """Units cut from a file that changed under the reader must not be taken for the plan by a later driver."""
+    for found in store.list(PLAN_FOLDER):
+        if found.path != CLAIM:
+            store.delete(found.path)
 
 
 def _encoded(table: pa.Table) -> bytes:
