@@ -4,14 +4,14 @@ import pytest
 import torch
 from contracts.tiny_checkpoints import BUILDERS, LABELS, TinyCheckpoint
 
-from vidcls_batch.config import MemberConfig, SamplingConfig
+from vidcls_batch.config import LabelSetConfig, MemberConfig, SamplingConfig
 from vidcls_batch.errors import VidclsError
 from vidcls_batch.models.base import Member
 from vidcls_batch.models.preprocess import preprocess
 from vidcls_batch.models.registry import describe_member, family_facts, list_families, load_member
 
-# The same code as a smaller sibling, at several seconds more.
-LARGE = {"slowfast_r101", "x3d_l"}
+# The same code as a smaller sibling, or no small frames taken: many seconds.
+LARGE = {"slowfast_r101", "x3d_l", "s3d", "mvit_v1_b", "mvit_v2_s", "swin3d_s", "swin3d_b"}
 FAMILIES = [
     pytest.param(
         facts.family,
@@ -38,9 +38,18 @@ def tiny(family: str, tmp_path_factory: pytest.TempPathFactory) -> TinyCheckpoin
     return BUILDERS[family](tmp_path_factory.mktemp(family))
 
 
-def member_config(family: str, tiny: TinyCheckpoint, **changes: object) -> MemberConfig:
-    labels = {} if family_facts(family).zero_shot or not tiny.needs_labels else {"labels": {"labels": LABELS}}
-    return MemberConfig(name="m", family=family, checkpoint=str(tiny.path), **(labels | changes))
+def member_config(
+    family: str, tiny: TinyCheckpoint, *, views: int | None = None, labels: tuple[str, ...] | None = None
+) -> MemberConfig:
+    if labels is None and tiny.needs_labels:
+        labels = LABELS
+    return MemberConfig(
+        name="m",
+        family=family,
+        checkpoint=str(tiny.path),
+        labels=None if labels is None else LabelSetConfig(labels=labels),
+        sampling=SamplingConfig(num_frames=tiny.num_frames, views=views),
+    )
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +105,7 @@ def test_the_order_of_channels_matters(member: Member) -> None:
 
 def test_views_are_scored_one_by_one(family: str, tiny: TinyCheckpoint, member: Member) -> None:
     many = load_member(
-        member_config(family, tiny, sampling=SamplingConfig(views=3)),
+        member_config(family, tiny, views=3),
         labels=LABELS,
         device="cpu",
     )
@@ -142,7 +151,7 @@ def test_a_run_with_more_labels_than_the_head_is_refused_or_scored(family: str, 
         assert loaded.logits(random_frames(loaded)).shape[-1] == 4
         return
     with pytest.raises(VidclsError, match=r"4 names|4 labels"):
-        load_member(member_config(family, tiny, labels={"labels": labels}), labels=labels, device="cpu").logits(
+        load_member(member_config(family, tiny, labels=labels), labels=labels, device="cpu").logits(
             random_frames(load_member(member_config(family, tiny), labels=LABELS, device="cpu"))
         )
 

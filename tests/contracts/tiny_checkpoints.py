@@ -17,10 +17,10 @@ class TinyCheckpoint:
     """A saved checkpoint and what its own library says of normalised pixels [N, T, 3, H, W] (and of label texts)."""
 
     path: Path
-    num_frames: int
     reference: Callable[[Tensor, Sequence[str]], Tensor]
     needs_labels: bool = False  # the head's outputs have no names in the checkpoint
     tolerance: float = 1e-5
+    num_frames: int | None = None  # fewer than published, where the network takes any number
 
 
 def save_processor(folder: Path, **changes: object) -> None:
@@ -50,11 +50,11 @@ def randomise(model: torch.nn.Module) -> torch.nn.Module:
     return model.eval()
 
 
-def classifier_checkpoint(folder: Path, model: torch.nn.Module, *, num_frames: int) -> TinyCheckpoint:
+def classifier_checkpoint(folder: Path, model: torch.nn.Module) -> TinyCheckpoint:
     """Save a transformers model with a trained head; its own forward pass is the reference."""
     randomise(model).save_pretrained(folder)
     save_processor(folder)
-    return TinyCheckpoint(folder, num_frames, lambda pixels, _: model(pixels).logits)
+    return TinyCheckpoint(folder, lambda pixels, _: model(pixels).logits)
 
 
 def names() -> dict[str, object]:
@@ -74,7 +74,7 @@ def videomae(folder: Path) -> TinyCheckpoint:
         intermediate_size=32,
         **names(),
     )
-    return classifier_checkpoint(folder, VideoMAEForVideoClassification(config), num_frames=4)
+    return classifier_checkpoint(folder, VideoMAEForVideoClassification(config))
 
 
 def timesformer(folder: Path) -> TinyCheckpoint:
@@ -90,7 +90,7 @@ def timesformer(folder: Path) -> TinyCheckpoint:
         intermediate_size=32,
         **names(),
     )
-    return classifier_checkpoint(folder, TimesformerForVideoClassification(config), num_frames=4)
+    return classifier_checkpoint(folder, TimesformerForVideoClassification(config))
 
 
 def save_byte_tokenizer(folder: Path, *, max_length: int) -> int:
@@ -148,7 +148,7 @@ def xclip(folder: Path) -> TinyCheckpoint:
         tokens = tokenizer([f"a video of {name}" for name in labels], padding=True, return_tensors="pt")
         return model(pixel_values=pixels, **tokens).logits_per_video
 
-    return TinyCheckpoint(folder, 4, reference)
+    return TinyCheckpoint(folder, reference)
 
 
 def vivit(folder: Path) -> TinyCheckpoint:
@@ -164,7 +164,7 @@ def vivit(folder: Path) -> TinyCheckpoint:
         intermediate_size=32,
         **names(),
     )
-    tiny = classifier_checkpoint(folder, VivitForVideoClassification(config), num_frames=4)
+    tiny = classifier_checkpoint(folder, VivitForVideoClassification(config))
     save_processor(folder, offset=True, rescale_factor=1 / 127.5, size={"shortest_edge": 36}, **HALF)
     return tiny
 
@@ -184,7 +184,7 @@ def vjepa2(folder: Path) -> TinyCheckpoint:
         pred_num_hidden_layers=1,
         **names(),
     )
-    tiny = classifier_checkpoint(folder, VJEPA2ForVideoClassification(config), num_frames=4)
+    tiny = classifier_checkpoint(folder, VJEPA2ForVideoClassification(config))
     (folder / "preprocessor_config.json").rename(folder / "video_preprocessor_config.json")
     return tiny
 
@@ -208,7 +208,7 @@ def videoprism(folder: Path) -> TinyCheckpoint:
     model = VideoPrismForVideoClassification(VideoPrismVisionConfig(**VIDEOPRISM_VISION, **names()))
     randomise(model).save_pretrained(folder)
     save_processor(folder, do_normalize=False, do_center_crop=False, size={"height": SIZE, "width": SIZE})
-    return TinyCheckpoint(folder, 4, lambda pixels, _: model(pixels).logits.squeeze(1))
+    return TinyCheckpoint(folder, lambda pixels, _: model(pixels).logits.squeeze(1))
 
 
 def videoprism_lvt(folder: Path) -> TinyCheckpoint:
@@ -227,7 +227,7 @@ def videoprism_lvt(folder: Path) -> TinyCheckpoint:
         # The model's own logits are a softmax over the videos of the batch; the similarities are what we compare.
         return output.video_embeds @ output.text_embeds.T / 0.01
 
-    return TinyCheckpoint(folder, 4, reference, tolerance=2e-4)  # unit vectors scaled by 100
+    return TinyCheckpoint(folder, reference, tolerance=2e-4)  # unit vectors scaled by 100
 
 
 HALF = {"image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5]}
@@ -265,7 +265,7 @@ def pooled(
         bias = model.logit_bias if hasattr(model, "logit_bias") else 0.0
         return cosines * model.logit_scale.exp() + bias
 
-    return TinyCheckpoint(folder, 8, reference)
+    return TinyCheckpoint(folder, reference)
 
 
 def naflex_inputs(images: Tensor) -> dict[str, Tensor]:
@@ -343,7 +343,7 @@ def convolutional(family: str) -> Callable[[Path], TinyCheckpoint]:
         torch.save({"model_state": network.state_dict()}, folder / "weights.pyth")
         save_processor(folder)
         # The network itself is held to its oracle elsewhere; this is about what lies around it.
-        return TinyCheckpoint(folder, 0, lambda pixels, _: network(pixels).logits, needs_labels=True)
+        return TinyCheckpoint(folder, lambda pixels, _: network(pixels).logits, needs_labels=True)
 
     return build
 
@@ -359,7 +359,56 @@ PYTORCHVIDEO = (
     "x3d_m",
     "x3d_l",
 )
+
+
+def torchvision(
+    family: str, *, num_frames: int | None = None, **preprocessing: object
+) -> Callable[[Path], TinyCheckpoint]:
+    """torchvision's own network, on small frames where it takes them, in the form of the files it publishes."""
+
+    def build(folder: Path) -> TinyCheckpoint:
+        from vidcls_batch.models.torchvision_import import import_torchvision
+
+        import_torchvision()
+        from torchvision.models import get_model
+
+        torch.manual_seed(0)
+        network = get_model(family, weights=None, num_classes=len(LABELS)).eval()
+        with torch.no_grad():
+            for module in network.modules():
+                if isinstance(module, torch.nn.BatchNorm3d):
+                    module.running_mean.normal_(0, 0.2)
+                    module.running_var.uniform_(0.5, 1.5)
+                elif isinstance(module, torch.nn.Linear):
+                    module.weight.normal_(0, 0.05)
+        torch.save(network.state_dict(), folder / "weights.pth")
+        if preprocessing:
+            save_processor(folder, **preprocessing)
+        return TinyCheckpoint(
+            folder,
+            lambda pixels, _: network(pixels.transpose(1, 2)),
+            needs_labels=True,
+            tolerance=1e-4,
+            num_frames=num_frames,
+        )
+
+    return build
+
+
+SMALL = {"size": {"shortest_edge": SIZE}}
+TORCHVISION = {
+    "r3d_18": SMALL,
+    "mc3_18": SMALL,
+    "r2plus1d_18": SMALL,
+    "s3d": {"num_frames": 16},
+    "mvit_v1_b": {},
+    "mvit_v2_s": {},
+    "swin3d_t": SMALL,
+    "swin3d_s": SMALL,
+    "swin3d_b": SMALL,
+}
 BUILDERS: dict[str, Callable[[Path], TinyCheckpoint]] = {
+    **{family: torchvision(family, **preprocessing) for family, preprocessing in TORCHVISION.items()},
     **{family: convolutional(family) for family in PYTORCHVIDEO},
     "clip": clip,
     "metaclip2": metaclip2,

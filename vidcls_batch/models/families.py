@@ -38,6 +38,7 @@ class FamilyFacts:
 
 
 _PYTORCHVIDEO = "github.com/facebookresearch/pytorchvideo model zoo"
+_TORCHVISION = "torchvision 0.28 weights metadata"
 
 FAMILIES: tuple[FamilyFacts, ...] = (
     FamilyFacts(
@@ -213,5 +214,86 @@ FAMILIES: tuple[FamilyFacts, ...] = (
         sampling="16 frames, stride 5",
         size=312,
         models=(PublishedModel("X3D-L", 6.2, 26.64, "10x3", 77.5, _PYTORCHVIDEO),),
+    ),
+    FamilyFacts(
+        family="r3d_18",
+        code="vidcls_batch.models.torchvision_zoo:R3D_18",
+        sampling="16 frames at 15 fps",
+        size=112,
+        extra="torchvision",
+        needs=("torchvision",),
+        models=(PublishedModel("R3D-18", 33.4, 40.7, "5x1", 63.2, _TORCHVISION),),
+    ),
+    FamilyFacts(
+        family="mc3_18",
+        code="vidcls_batch.models.torchvision_zoo:MC3_18",
+        sampling="16 frames at 15 fps",
+        size=112,
+        extra="torchvision",
+        needs=("torchvision",),
+        models=(PublishedModel("MC3-18", 11.7, 43.3, "5x1", 64.0, _TORCHVISION),),
+    ),
+    FamilyFacts(
+        family="r2plus1d_18",
+        code="vidcls_batch.models.torchvision_zoo:R2PLUS1D_18",
+        sampling="16 frames at 15 fps",
+        size=112,
+        extra="torchvision",
+        needs=("torchvision",),
+        models=(PublishedModel("R(2+1)D-18", 31.5, 40.5, "5x1", 67.5, _TORCHVISION),),
+    ),
+    FamilyFacts(
+        family="s3d",
+        code="vidcls_batch.models.torchvision_zoo:S3D",
+        sampling="128 frames at 15 fps",
+        size=224,
+        extra="torchvision",
+        needs=("torchvision",),
+        models=(PublishedModel("S3D", 8.3, 18.0, "1x1", 68.4, _TORCHVISION),),
+    ),
+    FamilyFacts(
+        family="mvit_v1_b",
+        code="vidcls_batch.models.torchvision_zoo:MVIT_V1_B",
+        sampling="16 frames at 7.5 fps",
+        size=224,
+        extra="torchvision",
+        needs=("torchvision",),
+        models=(PublishedModel("MViT v1-B", 36.6, 70.6, "5x1", 78.5, _TORCHVISION),),
+    ),
+    FamilyFacts(
+        family="mvit_v2_s",
+        code="vidcls_batch.models.torchvision_zoo:MVIT_V2_S",
+        sampling="16 frames at 7.5 fps",
+        size=224,
+        extra="torchvision",
+        needs=("torchvision",),
+        models=(PublishedModel("MViT v2-S", 34.5, 64.2, "5x1", 80.8, _TORCHVISION),),
+    ),
+    FamilyFacts(
+        family="swin3d_t",
+        code="vidcls_batch.models.torchvision_zoo:SWIN3D_T",
+        sampling="32 frames at 15 fps",
+        size=224,
+        extra="torchvision",
+        needs=("torchvision",),
+        models=(PublishedModel("Video Swin-T", 28.2, 43.9, "12x1", 77.7, _TORCHVISION),),
+    ),
+    FamilyFacts(
+        family="swin3d_s",
+        code="vidcls_batch.models.torchvision_zoo:SWIN3D_S",
+        sampling="32 frames at 15 fps",
+        size=224,
+        extra="torchvision",
+        needs=("torchvision",),
+        models=(PublishedModel("Video Swin-S", 49.8, 82.8, "12x1", 79.5, _TORCHVISION),),
+    ),
+    FamilyFacts(
+        family="swin3d_b",
+        code="vidcls_batch.models.torchvision_zoo:SWIN3D_B",
+        sampling="32 frames at 15 fps",
+        size=224,
+        extra="torchvision",
+        needs=("torchvision",),
+        models=(PublishedModel("Video Swin-B", 88.0, 140.7, "12x1", 79.4, _TORCHVISION),),
     ),
 )

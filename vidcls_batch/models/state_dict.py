@@ -7,8 +7,8 @@ from pickle import UnpicklingError
 from typing import TYPE_CHECKING, cast
 
 from vidcls_batch.config import SamplingConfig
-from vidcls_batch.errors import CheckpointError
-from vidcls_batch.models.base import FamilyDescription, InputSpec, LoadedNetwork
+from vidcls_batch.errors import CheckpointError, ConfigError
+from vidcls_batch.models.base import FamilyDescription, InputSpec, LoadedNetwork, Network
 from vidcls_batch.models.checkpoints import Checkpoint
 from vidcls_batch.models.input_spec import read_input_spec, resolve_sampling
 from vidcls_batch.models.pretrained import describe_key_problems
@@ -29,16 +29,25 @@ _COUNTER = "num_batches_tracked"
 class StateDictFamily:
     """One network: how to build it for a number of labels, and its published input."""
 
-    build: "Callable[[int], nn.Module]"  # gives Scores for pixels [N, T, 3, H, W]
+    build: "Callable[[int], nn.Module]"  # from the number of labels
     head_weight: str  # the key whose first axis is the number of labels
     sampling: Sampling
     recipe: Callable[[Sampling], InputSpec]
     embedding_dim: int | None
+    fixed_frames: bool = True
+    min_frames: int = 1
+    any_size: bool = True
+    # From the loaded module to what scores pixels; None: the module gives Scores itself.
+    adapt: "Callable[[nn.Module], Network] | None" = None
 
     def describe(self, checkpoint: Checkpoint, sampling: SamplingConfig) -> FamilyDescription:
         """The published input; labels only where a config.json lies beside the weights."""
-        resolved = resolve_sampling(self.sampling, sampling, fixed_frames=True)
-        spec, source = read_input_spec(checkpoint, recipe=self.recipe(resolved), any_size=True)
+        resolved = resolve_sampling(self.sampling, sampling, fixed_frames=self.fixed_frames)
+        if resolved.num_frames < self.min_frames:
+            raise ConfigError(
+                f"sampling.num_frames is {resolved.num_frames}, but this family needs at least {self.min_frames}"
+            )
+        spec, source = read_input_spec(checkpoint, recipe=self.recipe(resolved), any_size=self.any_size)
         config = checkpoint.read_json("config.json")
         count, labels = (None, None) if config is None else read_labels(config)
         return FamilyDescription(
@@ -64,9 +73,10 @@ class StateDictFamily:
         network = self.build(len(head))
         load_strictly(network, state, name=checkpoint.name)
         network.eval().requires_grad_(False).to(device=device, dtype=dtype)
+        num_parameters = sum(p.numel() for p in network.parameters())
         return LoadedNetwork(
-            network=network,
-            num_parameters=sum(p.numel() for p in network.parameters()),
+            network=network if self.adapt is None else self.adapt(network),
+            num_parameters=num_parameters,
             num_outputs=len(head),
         )
 
@@ -115,7 +125,8 @@ def _read_pickle(path: Path) -> dict[str, object]:
     try:
         loaded = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, UnpicklingError, ValueError) as error:
-        raise CheckpointError(f"{path.name} cannot be read as weights: {str(error).splitlines()[0]}") from error
+        reason = str(error).partition("\n")[0] or type(error).__name__  # torch's go on for pages
+        raise CheckpointError(f"{path.name} cannot be read as weights: {reason}") from error
     if not isinstance(loaded, dict):
         raise CheckpointError(f"{path.name} holds {type(loaded).__name__}, expected a dictionary of weights")
     return cast(dict[str, object], loaded)
