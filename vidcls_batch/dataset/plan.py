@@ -19,7 +19,7 @@ from vidcls_batch.dataset.claim import (
     require_same_run,
     with_digest,
 )
-from vidcls_batch.dataset.manifest import CLIP_SCHEMA, check_manifest, read_clips, read_header
+from vidcls_batch.dataset.manifest import CLIP_SCHEMA, Manifest, check_manifest, read_clips, read_header
 from vidcls_batch.dataset.manifest_source import ManifestSource, manifest_version, open_manifest
 from vidcls_batch.dataset.puts import put_all
 from vidcls_batch.dataset.run_record import Json, RunIdentity, differences, run_identity
@@ -96,35 +96,25 @@ def make_plan(
             return plan
         manifest = read_header(source, config.manifest.columns, reserved=reserved)
         num_clips = check_manifest(manifest, progress=progress)
-        claim = Claim(
-            with_digest(identity, source.digest),
-            {"uri": source.uri, "num_bytes": source.num_bytes, "num_clips": num_clips},
-        )
-        store.create()
-        claim_folder(store, claim)
-        unit_clips = config.output.unit_clips
+        facts: dict[str, Json] = {"uri": source.uri, "num_bytes": source.num_bytes, "num_clips": num_clips}
+        claim = Claim(with_digest(identity, source.digest), facts)
         plan = Plan(
             fingerprint=claim.fingerprint,
             num_clips=num_clips,
-            num_units=-(-num_clips // unit_clips),
-            unit_clips=unit_clips,
+            num_units=-(-num_clips // config.output.unit_clips),
+            unit_clips=config.output.unit_clips,
             manifest_uri=source.uri,
             manifest_digest=source.digest,
             manifest_version=version,
             extra_schema=manifest.extra_schema,
         )
-        done = frozenset(o.path for o in store.list(PLAN_FOLDER))  # of a driver that was killed while it planned
-        put_all(store, _encoded_units(_counted(read_clips(manifest), progress), plan, done))
+        store.create()
+        claim_folder(store, claim)
+        _write_units(store, plan, manifest, progress=progress)
         if manifest_version(config.manifest, options=options) != version:
             _discard_units(store)
-            raise ManifestError(
-                f"The manifest {source.uri} changed while it was planned. Run again in a new run folder."
-            )
-    store.put_if_absent(PLAN, _encode(plan))
-    frozen = load_plan(store)
-    if frozen is None or frozen.fingerprint != plan.fingerprint:
-        raise StorageError(f"{store.uri}/{PLAN} was written and reads back differently; is the store consistent?")
-    return frozen
+            raise ManifestError(f"The manifest {source.uri} changed while it was planned. Use a new run folder.")
+    return _frozen(store, plan)
 
 
 def load_plan(store: Store) -> Plan | None:
@@ -158,6 +148,19 @@ def read_unit(store: Store, unit: int) -> pa.Table:
         return pq.read_table(BytesIO(store.read_bytes(unit_path(unit))), use_threads=False)
     except pa.ArrowException as error:
         raise StorageError(f"{store.uri}/{unit_path(unit)} is damaged: {error}") from error
+
+
+def _write_units(store: Store, plan: Plan, manifest: Manifest, *, progress: Callable[[int], None] | None) -> None:
+    done = frozenset(o.path for o in store.list(PLAN_FOLDER))  # of a driver that was killed while it planned
+    put_all(store, _encoded_units(_counted(read_clips(manifest), progress), plan, done))
+
+
+def _frozen(store: Store, plan: Plan) -> Plan:
+    store.put_if_absent(PLAN, _encode(plan))
+    frozen = load_plan(store)
+    if frozen is None or frozen.fingerprint != plan.fingerprint:
+        raise StorageError(f"{store.uri}/{PLAN} was written and reads back differently; is the store consistent?")
+    return frozen
 
 
 def _encoded_units(batches: Iterator[pa.RecordBatch], plan: Plan, done: frozenset[str]) -> Iterator[tuple[str, bytes]]:
