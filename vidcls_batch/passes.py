@@ -77,7 +77,8 @@ def label_in_passes(
         tables = label_shares([*shares, *extra], stages=stages, resources=resized, errors=errors)
         for received, rows in enumerate(tables, start=1):
             is_canary = pc.equal(rows["unit"], CANARY_ROUTE)
-            canary_rows.append(rows.filter(is_canary))
+            if pc.any(is_canary).as_py():
+                canary_rows.append(rows.filter(is_canary))
             planned = rows.filter(pc.invert(is_canary))
             sink.add(planned)
             progress.add(Counter(planned["status"].to_pylist()))

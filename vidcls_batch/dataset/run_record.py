@@ -25,6 +25,10 @@ DECIDES_RESULT: dict[str, bool] = {
     "decode": True,
     "decode.timeout_s": False,  # depends on the machine anyway: a slow one needs more
     "decode.memory_mb": False,
+    "decode.max_bytes": False,  # a limit decides whether a clip gets a label, not which: `retry` may raise it
+    "decode.max_pixels": False,
+    "decode.max_duration_s": False,
+    "decode.max_packets": False,
     "decode.fetch_timeout_s": False,  # depends on the network
     "decode.fetch_retries": False,
     "members": True,
