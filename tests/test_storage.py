@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Barrier, Thread
+from threading import Barrier, Event, Thread
 
 import pytest
 from s3fs import S3FileSystem
@@ -89,6 +89,27 @@ def test_list_is_recursive_relative_and_empty_for_no_such_folder(store: Store) -
     assert [(o.path, o.num_bytes) for o in store.list("p")] == [("p/a.bin", 5), ("p/deep/b.bin", 5)]
     assert len(store.list()) == 3
     assert store.list("nothing") == []
+
+
+def test_listing_a_folder_while_files_in_it_come_and_go(tmp_path: Path) -> None:
+    store = open_store(str(tmp_path / "run"), options=StorageOptions())
+    store.create()
+    store.put("f/stays", b"")
+    stop = Event()
+
+    def churn() -> None:
+        while not stop.is_set():
+            (tmp_path / "run" / "f" / "goes").touch()
+            (tmp_path / "run" / "f" / "goes").unlink()
+
+    churner = Thread(target=churn)
+    churner.start()
+    try:
+        for _ in range(500):
+            assert "f/stays" in [o.path for o in store.list("f")]
+    finally:
+        stop.set()
+        churner.join()
 
 
 def test_a_prefix_is_a_folder_and_not_the_start_of_a_name(store: Store) -> None:

@@ -154,10 +154,13 @@ def _list_local(folder: Path) -> Iterator[ObjectInfo]:
     with os.scandir(folder) as entries:
         ordered = sorted(entries, key=lambda e: e.name)
     for entry in ordered:
-        if entry.is_dir():
+        try:
+            is_folder, status = entry.is_dir(), entry.stat()
+        except FileNotFoundError:
+            continue  # deleted since the folder was read
+        if is_folder:
             yield from _list_local(Path(entry.path))
         elif entry.is_file():
-            status = entry.stat()
             yield ObjectInfo(entry.path, status.st_size, str(status.st_mtime_ns))
 
 
