@@ -324,8 +324,8 @@ def siglip2(folder: Path) -> TinyCheckpoint:
     return pooled(folder, build, padding="max_length", masks=False, naflex=True)
 
 
-def convolutional(family: str) -> Callable[[Path], TinyCheckpoint]:
-    """Our own network at its full width, on small frames, in the form of PyTorchVideo's files."""
+def own_network(family: str, *, small: bool = True) -> Callable[[Path], TinyCheckpoint]:
+    """Our own network at its full width, on small frames where it takes them, in the form of PyTorchVideo's files."""
 
     def build(folder: Path) -> TinyCheckpoint:
         from vidcls_batch.models.registry import open_family
@@ -341,7 +341,8 @@ def convolutional(family: str) -> Callable[[Path], TinyCheckpoint]:
                 elif isinstance(module, torch.nn.Linear):
                     module.weight.normal_(0, 0.05)
         torch.save({"model_state": network.state_dict()}, folder / "weights.pyth")
-        save_processor(folder)
+        if small:
+            save_processor(folder)
         # The network itself is held to its oracle elsewhere; this is about what lies around it.
         return TinyCheckpoint(folder, lambda pixels, _: network(pixels).logits, needs_labels=True)
 
@@ -381,6 +382,8 @@ def torchvision(
                     module.running_var.uniform_(0.5, 1.5)
                 elif isinstance(module, torch.nn.Linear):
                     module.weight.normal_(0, 0.05)
+            if family == "s3d":  # its head is a convolution, and what reaches it at random weights is faint
+                network.classifier[1].weight.normal_(0, 20)
         torch.save(network.state_dict(), folder / "weights.pth")
         if preprocessing:
             save_processor(folder, **preprocessing)
@@ -409,7 +412,8 @@ TORCHVISION = {
 }
 BUILDERS: dict[str, Callable[[Path], TinyCheckpoint]] = {
     **{family: torchvision(family, **preprocessing) for family, preprocessing in TORCHVISION.items()},
-    **{family: convolutional(family) for family in PYTORCHVIDEO},
+    **{family: own_network(family) for family in (*PYTORCHVIDEO, "uniformer_s", "uniformer_b")},
+    "c3d": own_network("c3d", small=False),
     "clip": clip,
     "metaclip2": metaclip2,
     "siglip": siglip,

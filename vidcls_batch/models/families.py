@@ -38,6 +38,7 @@ class FamilyFacts:
 
 
 _PYTORCHVIDEO = "github.com/facebookresearch/pytorchvideo model zoo"
+_UNIFORMER = "github.com/Sense-X/UniFormer model zoo"
 _TORCHVISION = "torchvision 0.28 weights metadata"
 
 FAMILIES: tuple[FamilyFacts, ...] = (
@@ -295,5 +296,26 @@ FAMILIES: tuple[FamilyFacts, ...] = (
         extra="torchvision",
         needs=("torchvision",),
         models=(PublishedModel("Video Swin-B", 88.0, 140.7, "12x1", 79.4, _TORCHVISION),),
+    ),
+    FamilyFacts(
+        family="uniformer_s",
+        code="vidcls_batch.models.uniformer:SMALL",
+        sampling="16 frames, stride 4",
+        size=224,
+        models=(PublishedModel("UniFormer-S 16x4", 21.4, 41.8, "4x1", 80.8, _UNIFORMER),),
+    ),
+    FamilyFacts(
+        family="uniformer_b",
+        code="vidcls_batch.models.uniformer:BASE",
+        sampling="32 frames, stride 4",
+        size=224,
+        models=(PublishedModel("UniFormer-B 32x4", 49.8, 259.0, "4x1", 82.9, _UNIFORMER),),
+    ),
+    FamilyFacts(
+        family="c3d",
+        code="vidcls_batch.models.c3d:FAMILY",
+        sampling="16 frames, stride 1",
+        size=112,
+        models=(PublishedModel("C3D", 78.4, 38.5, "10x1", None, "github.com/open-mmlab/mmaction2 (UCF101 83.3)"),),
     ),
 )
