@@ -12,7 +12,7 @@ import numpy as np
 from vidcls_batch.synthetic.broken import BROKEN_KINDS, write_broken_file
 from vidcls_batch.synthetic.captions import UNSEEN_PAIRS, caption
 from vidcls_batch.synthetic.clips import write_clip
-from vidcls_batch.synthetic.motions import LABELS, ROTATIONS
+from vidcls_batch.synthetic.motions import LABELS, NOT_FOR_CIRCLES
 from vidcls_batch.synthetic.shapes import COLOURS, SHAPES
 
 Pairs = Literal["any", "seen", "unseen"]
@@ -91,7 +91,7 @@ def _plan_clips(folder: Path, *, num_clips: int, seed: int, pairs: Pairs) -> Ite
     for index in range(num_clips):
         label = LABELS[index % len(LABELS)]
         colours = [c for c in COLOURS if pairs == "any" or ((c, label) in UNSEEN_PAIRS) == (pairs == "unseen")]
-        shapes = [s for s in SHAPES if label not in ROTATIONS or s != "circle"]
+        shapes = [s for s in SHAPES if label not in NOT_FOR_CIRCLES or s != "circle"]
         yield _PlannedClip(
             path=folder / f"clip-{index:05d}.mp4",
             label=label,

@@ -8,7 +8,7 @@ from fractions import Fraction
 import numpy as np
 from numpy.typing import NDArray
 
-from vidcls_batch.synthetic.motions import LABELS, MOTIONS, ROTATIONS, Path
+from vidcls_batch.synthetic.motions import LABELS, MOTIONS, NOT_FOR_CIRCLES, Path
 from vidcls_batch.synthetic.shapes import COLOURS, SHAPES, Floats, paint_shape
 from vidcls_batch.types import Frames
 
@@ -66,14 +66,14 @@ def draw_scene(
     """
     _known(label, LABELS, "label")
     rng = np.random.default_rng([seed, LABELS.index(label)])
-    drawn_shape = str(rng.choice([s for s in SHAPES if label not in ROTATIONS or s != "circle"]))
+    drawn_shape = str(rng.choice([s for s in SHAPES if label not in NOT_FOR_CIRCLES or s != "circle"]))
     drawn_colour = str(rng.choice(list(COLOURS)))
     drawn_size = SIZES[rng.integers(len(SIZES))]
     drawn_fps = FRAME_RATES[rng.integers(len(FRAME_RATES))]
     drawn_duration_s = rng.uniform(2.0, 3.0)
     shape = drawn_shape if shape is None else _known(shape, SHAPES, "shape")
     colour = drawn_colour if colour is None else _known(colour, COLOURS, "colour")
-    if shape == "circle" and label in ROTATIONS:
+    if shape == "circle" and label in NOT_FOR_CIRCLES:
         raise ValueError(
             f"a circle shows no rotation; for {label!r} take one of {[s for s in SHAPES if s != 'circle']}"
         )

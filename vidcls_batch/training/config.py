@@ -84,6 +84,10 @@ class OptimizationConfig(_Section):
     steps: int = Field(ge=1)
     batch_size: int = Field(32, ge=2)
     learning_rate: float = Field(1e-3, gt=0)
+    learning_rate_factors: dict[str, float] = Field(
+        default_factory=dict,
+        description="Weights whose name starts so learn this many times as fast; 0 keeps them as they are.",
+    )
     warmup_steps: int = Field(100, ge=0)
     weight_decay: float = Field(0.05, ge=0)
     label_smoothing: float = Field(0.0, ge=0, lt=1)

@@ -1,9 +1,11 @@
 """The training loop: the Trainer of transformers, told what this project needs of it."""
 
 import tempfile
+from collections import defaultdict
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 from torch import nn
 
 from vidcls_batch.training.clips import ClipBatches, keep_batch
@@ -49,9 +51,31 @@ def train_model(model: nn.Module, *, train: ClipBatches, evaluation: ClipBatches
             train_dataset=train,
             eval_dataset=evaluation,
             compute_metrics=_accuracy,
+            optimizers=(_optimizer(model, config), None),
         )
         trainer.train()
         return float(trainer.evaluate()["eval_accuracy"])
+
+
+def _optimizer(model: nn.Module, config: OptimizationConfig) -> torch.optim.AdamW:
+    """AdamW; matrices decay, the longest prefix in `learning_rate_factors` sets a weight's learning rate."""
+    groups: dict[tuple[float, bool], list[nn.Parameter]] = defaultdict(list)
+    for name, parameter in model.named_parameters():
+        # A ContrastiveModel holds the model whose names people know as its `model`.
+        known_as = name.removeprefix("model.")
+        prefixes = [prefix for prefix in config.learning_rate_factors if known_as.startswith(prefix)]
+        factor = config.learning_rate_factors[max(prefixes, key=len)] if prefixes else 1.0
+        groups[factor, parameter.ndim > 1].append(parameter)
+    return torch.optim.AdamW(
+        [
+            {
+                "params": parameters,
+                "lr": config.learning_rate * factor,
+                "weight_decay": config.weight_decay if decays else 0.0,
+            }
+            for (factor, decays), parameters in groups.items()
+        ]
+    )
 
 
 def _accuracy(prediction: "EvalPrediction") -> dict[str, float]:
