@@ -15,6 +15,7 @@ from rich.table import Table
 from vidcls_batch.config import config_json_schema, load_config
 from vidcls_batch.errors import (
     CheckpointError,
+    ClusterError,
     ConfigError,
     IncompleteRunError,
     ManifestError,
@@ -33,6 +34,7 @@ EXIT_CODES: dict[type[VidclsError], int] = {
     RunMismatchError: 4,
     VerificationError: 5,
     StorageError: 6,
+    ClusterError: 7,
 }
 EXIT_INTERRUPTED = 130
 

@@ -64,6 +64,10 @@ class ObjectTooLargeError(StorageError):
         self.num_bytes = num_bytes
 
 
+class ClusterError(VidclsError):
+    """Ray could not be started or reached."""
+
+
 class RunMismatchError(VidclsError):
     """The run folder belongs to another config, manifest or code; the message shows the difference."""
 

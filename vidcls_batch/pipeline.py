@@ -17,6 +17,7 @@ from ray.data import ActorPoolStrategy, DataContext, Dataset, TaskPoolStrategy
 
 from vidcls_batch.config import ResourcesConfig
 from vidcls_batch.dataset.plan import read_unit
+from vidcls_batch.errors import ClusterError
 from vidcls_batch.resources import Capacity, StageResources, logical_cpus
 from vidcls_batch.stages.classify import BlockClassifier, ClassifySettings, DeviceLostError
 from vidcls_batch.stages.decode import CLIPS, BlockDecoder, DecodeSettings
@@ -74,21 +75,18 @@ def ray_cluster(address: str | None, *, resources: ResourcesConfig) -> Iterator[
     # Ray reads these when its processes start; workers at nice 15 starve beside anything else on the machine.
     os.environ.setdefault("RAY_worker_niceness", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    quiet = {"logging_level": logging.ERROR, "log_to_driver": False}
+    # The default of 30 s is not enough for the raylet's start on a busy machine.
+    os.environ.setdefault("RAY_raylet_start_wait_time_s", "240")
     on_sigterm = signal.getsignal(signal.SIGTERM)
+    num_cpus = resources.num_cpus or len(os.sched_getaffinity(0))
+    try:
+        _init_ray(address, num_cpus=num_cpus, object_store_mb=resources.object_store_mb)
+    except Exception as error:  # Ray raises bare Exception, RuntimeError, ConnectionError, ... for a failed start
+        where = "a private Ray cluster could not be started" if address is None else f"no Ray cluster at {address}"
+        raise ClusterError(f"{where}: {error}. Nothing was labeled; run the same command again.") from error
     if address is None:
-        num_cpus = resources.num_cpus or len(os.sched_getaffinity(0))
-        store = resources.object_store_mb
-        ray.init(
-            address="local",
-            num_cpus=logical_cpus(num_cpus),
-            object_store_memory=None if store is None else store << 20,
-            include_dashboard=False,
-            **quiet,
-        )
         capacity = Capacity(num_cpus=num_cpus, num_gpus=ray.cluster_resources().get("GPU", 0.0), private=True)
     else:
-        ray.init(address=address, **quiet)
         capacity = _capacity(private=False)
     if threading.current_thread() is threading.main_thread():
         # Ray puts a handler of its own in place that ends the driver without a word about how to resume.
@@ -97,6 +95,20 @@ def ray_cluster(address: str | None, *, resources: ResourcesConfig) -> Iterator[
         yield capacity
     finally:
         ray.shutdown()
+
+
+def _init_ray(address: str | None, *, num_cpus: int, object_store_mb: int | None) -> None:
+    if address is not None:
+        ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
+        return
+    ray.init(
+        address="local",
+        num_cpus=logical_cpus(num_cpus),
+        object_store_memory=None if object_store_mb is None else object_store_mb << 20,
+        include_dashboard=False,
+        logging_level=logging.ERROR,
+        log_to_driver=False,
+    )
 
 
 def label_shares(
