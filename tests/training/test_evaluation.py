@@ -1,4 +1,4 @@
-"""The ensemble's weights are chosen by likelihood, and the committed demo checkpoints are as good as docs/demo.md says."""
+"""Ensemble weights are chosen by likelihood; the committed demo checkpoints are as good as docs/demo.md says."""
 
 from pathlib import Path
 

@@ -209,3 +209,28 @@ def test_the_demo_jobs_are_valid_and_can_be_changed_from_the_command_line(family
     path = REPOSITORY / "configs" / "demo" / f"finetune_{family}.yaml"
     config = load_finetune_config(path, overrides=["optimization.steps=7"])
     assert (config.model.family, config.optimization.steps) == (family, 7)
+
+
+def test_weights_with_factor_zero_stay_as_they_are_and_the_others_learn(checkpoint, manifest, tmp_path):
+    config = job(
+        manifest,
+        tmp_path,
+        steps=3,
+        model={"family": "videomae", "checkpoint": str(checkpoint), "sampling": {"rule": "uniform"}},
+        optimization__learning_rate_factors={"videomae.": 0.0, "videomae.encoder.layer.1.": 1.0},
+    )
+    result = finetune(config)
+    before, after = (load_file(folder / "model.safetensors") for folder in (checkpoint, result.checkpoint))
+    changed = {name for name in before if not torch.equal(before[name].float(), after[name])}
+    assert any(name.startswith("videomae.encoder.layer.1.") for name in changed)
+    assert any(name.startswith("classifier.") for name in changed)
+    frozen = {n for n in before if n.startswith("videomae.") and not n.startswith("videomae.encoder.layer.1.")}
+    assert not frozen & changed
+
+
+def test_positions_of_a_timesformer_from_scratch_start_as_distinct_sines(manifest, tmp_path):
+    config = job(manifest, tmp_path, "timesformer", steps=1, optimization__learning_rate=1e-9)
+    weights = load_file(finetune(config).checkpoint / "model.safetensors")
+    times = weights["timesformer.embeddings.time_embeddings"][0]
+    assert times[0, :4].tolist() == pytest.approx([0.0, 1.0, 0.0, 1.0], abs=1e-6)
+    assert torch.cdist(times, times).add(torch.eye(len(times)) * 9).min() > 0.5

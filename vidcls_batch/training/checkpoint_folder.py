@@ -49,6 +49,7 @@ def save_checkpoint(
         for name, tensor in model.state_dict().items()
     }
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    (folder / "model.safetensors").chmod(0o644)  # safetensors makes it readable for its owner alone
     if tokenizer is not None:
         tokenizer.save_pretrained(folder)
     if card is not None:
