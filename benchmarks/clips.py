@@ -72,14 +72,20 @@ def _pictures(clip: BenchmarkClip):
         span = int(900 + 300 * np.sin(0.7 * t))
         top, left = int(400 + 350 * np.sin(0.31 * t)), int(400 + 350 * np.cos(0.23 * t))
         view = av.VideoFrame.from_ndarray(np.ascontiguousarray(world[top : top + span, left : left + span]), "rgb24")
-        picture = view.reformat(clip.width, clip.height, "rgb24", interpolation="BICUBIC").to_ndarray().astype(np.int16)
+        picture = (
+            view.reformat(clip.width, clip.height, "rgb24", interpolation="BICUBIC", threads=1)
+            .to_ndarray()
+            .astype(np.int16)
+        )
         for disc in range(3):
             centre_y = 0.5 + 0.35 * np.sin(1.3 * t + 2 * disc)
             centre_x = 0.5 * clip.width / clip.height + 0.5 * np.cos(0.9 * t + disc)
             inside = (y - centre_y) ** 2 + (x - centre_x) ** 2 < 0.01 * (disc + 1)
             picture[inside] = (60 + 60 * disc, 200 - 50 * disc, 90)
         picture += grain[number % 8]
-        frame = av.VideoFrame.from_ndarray(picture.clip(0, 255).astype(np.uint8), "rgb24").reformat(format="yuv420p")
+        frame = av.VideoFrame.from_ndarray(picture.clip(0, 255).astype(np.uint8), "rgb24").reformat(
+            format="yuv420p", threads=1
+        )
         frame.pts, frame.time_base = number, Fraction(1, FPS)
         yield frame
 

@@ -162,9 +162,8 @@ def main() -> None:
         whole, planned = seconds["libavcodec, all"], seconds["pyav"]
         print(f"{name}: libavcodec decodes all of it in {whole * 1000:.1f} ms")
         for way, value in seconds.items():
-            print(
-                f"  {way:24s} {value * 1000:8.1f} ms   {value / whole:5.2f} of libavcodec   pyav is {planned / value:.2f} of it"
-            )
+            ratios = f"{value / whole:5.2f} of libavcodec   pyav is {planned / value:.2f} of it"
+            print(f"  {way:24s} {value * 1000:8.1f} ms   {ratios}", flush=True)
     if arguments.json:
         arguments.json.write_text(json.dumps({"versions": versions, "cpu_seconds": results}, indent=2))
 

@@ -96,7 +96,7 @@ def _video_stream(out: av.container.OutputContainer, recipe: Recipe) -> av.Video
 
 def _frame(drawn: int, number: int, recipe: Recipe) -> av.VideoFrame:
     rgb = av.VideoFrame.from_ndarray(draw(drawn, width=recipe.width, height=recipe.height), format="rgb24")
-    frame = rgb.reformat(format=recipe.pix_fmt, interpolation="BICUBIC")
+    frame = rgb.reformat(format=recipe.pix_fmt, interpolation="BICUBIC", threads=1)
     frame.pts = recipe.first_pts + (recipe.pts(number) if recipe.pts else number)
     frame.time_base = Fraction(1, FPS)
     frame.pict_type = 0

@@ -24,6 +24,9 @@ _CODES = (("moov atom not found", "moov_missing"), ("not on whitelist", "format_
 _MICROSECONDS = 1_000_000
 # Larger than PyAV's 32 KB: one call into Python for each read.
 _READ_BYTES = 1 << 18
+# An MP4 header says all there is to know: decode nothing, read little. Opening a 720p H.264 file takes 1 ms instead of
+# 25; other containers need the look inside for their size, rate or first time.
+_QUICK_OPEN = {"skip_frame": "all", "probesize": "65536"}
 
 
 class MemoryFile:
@@ -73,6 +76,8 @@ def open_video(data: bytes | memoryview, *, limits: DecodeLimits) -> Iterator[Op
         "protocol_whitelist": "none",  # the bytes at hand and nothing else
         "max_pixels": str(limits.max_pixels),
     }
+    if bytes(data[4:8]) == b"ftyp":
+        options |= _QUICK_OPEN
     with hearing_errors() as messages, av_failures_become_clip_errors():
         container = av.open(
             MemoryFile(data), mode="r", options=options, metadata_errors="ignore", buffer_size=_READ_BYTES

@@ -40,7 +40,8 @@ def measure_quality(
 
 def dark_ratio(frames: Frames) -> float:
     """Share of frames that are (nearly) black."""
-    bright = (frames[:, ::_STEP, ::_STEP] >= DARK_LEVEL).any(axis=-1).mean(axis=(1, 2))
+    small = frames[:, ::_STEP, ::_STEP]
+    bright = (np.maximum(np.maximum(small[..., 0], small[..., 1]), small[..., 2]) >= DARK_LEVEL).mean(axis=(1, 2))
     return float((bright <= 1 - DARK_SHARE).mean())
 
 

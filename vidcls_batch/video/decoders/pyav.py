@@ -15,7 +15,8 @@ from vidcls_batch.video.decoders.pyav_sequential import (
     SequentialClip,
     check_span,
     decode_packet,
-    threaded_codec,
+    prepared_codec,
+    sample_aspect,
 )
 from vidcls_batch.video.libav_log import Message, tells_of_damage
 from vidcls_batch.video.probe import OpenedVideo, av_failures_become_clip_errors, open_video
@@ -95,7 +96,7 @@ class PlannedClip:
         return ReadReport() if complete else self.reference.read(wanted, rows)
 
     def _read_planned(self, wanted: Sequence[int], rows: Sequence[NDArray[np.uint8]]) -> bool:
-        codec = threaded_codec(self.video.stream, num_threads=self.reference.num_threads)
+        codec = prepared_codec(self.video.stream, num_threads=self.reference.num_threads, limits=self.reference.limits)
         row_by_pts = {int(self.timeline.pts[index]): row for index, row in zip(wanted, rows, strict=True)}
         for packets, messages in self._groups(plan_groups(self.timeline, wanted)):
             if not self._read_group(codec, packets, messages, row_by_pts):
@@ -124,7 +125,7 @@ class PlannedClip:
                 if row is not None:
                     if frame.is_corrupt:
                         return False
-                    self.reference.rescaler.write(frame, sample_aspect=self.reference.sample_aspect, out=row)
+                    self.reference.rescaler.write(frame, sample_aspect=sample_aspect(self.video.stream), out=row)
             # A lost packet leaves no mark on pictures: the decoder only complains of missing references. It may do so
             # where an open GOP begins: what is shown before its key picture refers to the group before: never wanted.
             leads = packet is not None and packet.pts is not None and key_pts is not None and packet.pts < key_pts
@@ -162,7 +163,7 @@ def plan_groups(timeline: Timeline, wanted: Sequence[int]) -> list[tuple[int, in
 
 
 def starts_groups_with_idr(clip: PlannedClip) -> bool:
-    """Whether each key packet of an H.264 file is a clean start; other decoders start at any and show what they have."""
+    """Whether each key packet of an H.264 file is a clean start; others start at any and show what they have."""
     return clip.packets is not None and all(_holds_idr(bytes(clip.packets[key])) for key in clip.timeline.keys)
 
 

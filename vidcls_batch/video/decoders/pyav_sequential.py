@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -56,16 +57,15 @@ class SequentialClip:
     decoder: str
     timeline: Timeline | None = None
     pts_s: NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
-    sample_aspect: float = 1.0
 
     def count_frames(self, video: OpenedVideo, timeline: Timeline | None) -> None:
         """Take frame times from the packets' `timeline`, or by decoding everything where there is none."""
         self.timeline = timeline
-        self.sample_aspect = sample_aspect(video.stream)
         if timeline is not None:
             self.pts_s = display_times(timeline, video)
             return
-        times = [frame.time for frame in self._frames(PacketErrors())]
+        with self._decoding(PacketErrors()) as (_, frames):
+            times = [frame.time for frame in frames]
         known = np.array([np.nan if t is None else t for t in times], dtype=np.float64)
         if len(known) and np.all(np.diff(known) > 0) and not np.isnan(known).any():
             self.pts_s = known - video.start_s
@@ -76,24 +76,25 @@ class SequentialClip:
         """See OpenClip.read."""
         errors = PacketErrors()
         corrupt: set[int] = set()
+        with av_failures_become_clip_errors(), self._decoding(errors) as (video, frames):
 
-        def put(slot: int, frame: "VideoFrame") -> None:
-            self.rescaler.write(frame, sample_aspect=self.sample_aspect, out=rows[slot])
-            if frame.is_corrupt:
-                corrupt.add(wanted[slot])
+            def put(slot: int, frame: "VideoFrame") -> None:
+                self.rescaler.write(frame, sample_aspect=sample_aspect(video.stream), out=rows[slot])
+                if frame.is_corrupt:
+                    corrupt.add(wanted[slot])
 
-        with av_failures_become_clip_errors():
             if self.timeline is None:
-                _put_by_count(self._frames(errors), wanted, put)
+                _put_by_count(frames, wanted, put)
             else:
-                _put_by_time(self._frames(errors), self.timeline.pts[list(wanted)].tolist(), put)
+                _put_by_time(frames, self.timeline.pts[list(wanted)].tolist(), put)
         return ReadReport(packet_errors=errors.count, corrupt=frozenset(corrupt))
 
-    def _frames(self, errors: PacketErrors) -> Iterator["VideoFrame"]:
+    @contextmanager
+    def _decoding(self, errors: PacketErrors) -> Iterator[tuple[OpenedVideo, Iterator["VideoFrame"]]]:
         with open_video(self.data, limits=self.limits) as video:
-            codec = threaded_codec(video.stream, num_threads=self.num_threads)
-            for packet in (*video_packets(video, errors=errors), None):
-                yield from decode_packet(codec, packet, errors=errors)
+            codec = prepared_codec(video.stream, num_threads=self.num_threads, limits=self.limits)
+            packets = chain(video_packets(video, errors=errors), (None,))
+            yield video, chain.from_iterable(decode_packet(codec, packet, errors=errors) for packet in packets)
 
 
 def _put_by_count(frames: Iterator["VideoFrame"], wanted: Sequence[int], put: _Put) -> None:
@@ -136,17 +137,18 @@ def check_span(pts_s: NDArray[np.float64], *, limits: DecodeLimits) -> None:
         raise too_large(f"{span_s:.0f} s, over max_duration_s={limits.max_duration_s:g}", code="max_duration")
 
 
-def threaded_codec(stream: "VideoStream", *, num_threads: int) -> "VideoCodecContext":
+def prepared_codec(stream: "VideoStream", *, num_threads: int, limits: DecodeLimits) -> "VideoCodecContext":
     """The stream's decoder with so many threads; 1 is none of its own, as a run's workers are the parallelism."""
     codec: VideoCodecContext = stream.codec_context
+    codec.options = {"max_pixels": str(limits.max_pixels)}  # the pictures may be larger than the header says
     codec.thread_count = num_threads
     codec.thread_type = "NONE" if num_threads == 1 else "AUTO"
     return codec
 
 
 def sample_aspect(stream: "VideoStream") -> float:
-    """Width of a stored pixel over its height; 1 where the file does not say."""
-    ratio = stream.sample_aspect_ratio
+    """Width of a stored pixel over its height, 1 where the file does not say; complete once a picture is decoded."""
+    ratio = stream.sample_aspect_ratio or stream.codec_context.sample_aspect_ratio
     return float(ratio) if ratio else 1.0
 
 

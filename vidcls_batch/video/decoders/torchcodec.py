@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from vidcls_batch.types import DecodeLimits, VideoFacts
 from vidcls_batch.video.decoders.base import OpenClip, ReadReport, backend_label
 from vidcls_batch.video.decoders.pyav import PlannedClip, PlannedDecoder, starts_groups_with_idr
+from vidcls_batch.video.decoders.pyav_sequential import sample_aspect
 from vidcls_batch.video.rescale import Rescaler
 
 if TYPE_CHECKING:
@@ -86,7 +87,7 @@ class TorchcodecClip:
             return self.planned.read(wanted, rows)
         for picture, row in zip(pictures, rows, strict=True):
             frame = VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
-            self.rescaler.write(frame, sample_aspect=self.planned.reference.sample_aspect, out=row)
+            self.rescaler.write(frame, sample_aspect=sample_aspect(self.planned.video.stream), out=row)
         return ReadReport()
 
 
