@@ -382,8 +382,11 @@ def torchvision(
                     module.running_var.uniform_(0.5, 1.5)
                 elif isinstance(module, torch.nn.Linear):
                     module.weight.normal_(0, 0.05)
-            if family == "s3d":  # its head is a convolution, and what reaches it at random weights is faint
-                network.classifier[1].weight.normal_(0, 20)
+            if family == "s3d":  # at torchvision's own initialisation next to nothing of the frames reaches its head
+                for module in network.features.modules():
+                    if isinstance(module, torch.nn.Conv3d):
+                        module.weight.normal_(0, (2 / module.weight[0].numel()) ** 0.5)
+                network.classifier[1].weight.normal_(0, 0.01)
         torch.save(network.state_dict(), folder / "weights.pth")
         if preprocessing:
             save_processor(folder, **preprocessing)

@@ -3,7 +3,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from vidcls_batch.config import LabelSetConfig
 from vidcls_batch.errors import ConfigError
+from vidcls_batch.label_sets import built_in_label_sets, load_label_set
 from vidcls_batch.labeling.mapping import head_to_run_labels
 
 RUN = ("abseiling", "riding bike", "surfing water")
@@ -33,6 +35,20 @@ def test_long_lists_of_differences_are_cut() -> None:
         head_to_run_labels([f"label {i}" for i in range(400)], run_labels=RUN)
 
 
-def test_two_labels_that_read_the_same_are_refused() -> None:
-    with pytest.raises(ConfigError, match="which read the same"):
-        head_to_run_labels(["a_b", "a b"], run_labels=("a b", "c"))
+def test_quotes_brackets_and_hyphens_do_not_matter() -> None:
+    run = ("massaging person's head", "petting animal (not cat)", "Pushing [something]", "high-jump")
+    head = ["high jump", '"massaging persons head"', "petting animal not cat", "Pushing something"]
+    assert head_to_run_labels(head, run_labels=run).tolist() == [3, 0, 1, 2]
+
+
+def test_names_that_only_punctuation_tells_apart_stay_apart() -> None:
+    assert head_to_run_labels(["a-b", "ab"], run_labels=("ab", "a-b")).tolist() == [1, 0]
+    with pytest.raises(ConfigError, match="not the same names"):
+        head_to_run_labels(["a-b", "A-B"], run_labels=("ab", "a-b"))
+
+
+@pytest.mark.parametrize("name", built_in_label_sets())
+def test_every_built_in_label_set_maps_to_itself_in_any_order(name: str) -> None:
+    labels = load_label_set(LabelSetConfig(name=name)).labels
+    shouted = [label.upper().replace(" ", "_") for label in reversed(labels)]
+    assert head_to_run_labels(shouted, run_labels=labels).tolist() == list(reversed(range(len(labels))))
