@@ -9,10 +9,10 @@ import pyarrow.compute as pc
 
 from vidcls_batch.canary import Canary
 from vidcls_batch.config import Config, parse_config, ray_address, with_overrides
-from vidcls_batch.dataset.claim import MANIFEST_DIGEST, read_claim
+from vidcls_batch.dataset.claim import require_same_run
 from vidcls_batch.dataset.commit import read_predictions, replace_rows
 from vidcls_batch.dataset.plan import Plan, require_plan
-from vidcls_batch.dataset.run_record import read_run_record, refuse_differences
+from vidcls_batch.dataset.run_record import read_run_record
 from vidcls_batch.dataset.unit_files import read_footer
 from vidcls_batch.dataset.verify import mark_success, verify_run
 from vidcls_batch.errors import FAILURES, ConfigError, IncompleteRunError, VerificationError
@@ -69,7 +69,7 @@ def retry_failed(
     store = open_store(run_folder, options=options)
     plan = require_plan(store)
     spec = resolve_run(_recorded_config(store, overrides=overrides))
-    _require_same_run(spec, store=store)
+    require_same_run(store, spec.identity())
     failed = _failed_clips(store, plan, statuses=wanted)
     total = sum(map(len, failed.values()))
     progress.say(f"{total:,} clips in {len(failed):,} units have status {', '.join(wanted)}")
@@ -121,13 +121,6 @@ def _label_again(
 def _recorded_config(store: Store, *, overrides: Sequence[str]) -> Config:
     recorded = dict(read_run_record(store).config)
     return parse_config(with_overrides(recorded, overrides), source=f"{store.uri}/run.json")
-
-
-def _require_same_run(spec: RunSpec, *, store: Store) -> None:
-    claim = read_claim(store)
-    if claim is not None:
-        recorded = {k: v for k, v in claim.identity.values.items() if k != MANIFEST_DIGEST}
-        refuse_differences(recorded, spec.identity().values, uri=store.uri)
 
 
 def _failed_clips(store: Store, plan: Plan, *, statuses: Sequence[str]) -> dict[int, dict[str, int]]:
