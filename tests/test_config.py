@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import pytest
@@ -6,6 +7,7 @@ import yaml
 from vidcls_batch.config import config_json_schema, load_config, parse_config, resolved
 from vidcls_batch.errors import ConfigError
 
+CONFIGS = Path(__file__).parents[1] / "configs"
 MINIMAL = {
     "run": "out/run1",
     "manifest": "clips.csv",
@@ -109,6 +111,11 @@ def test_json_schema_accepts_what_the_parser_accepts():
         jsonschema.validate(MINIMAL | {"resorces": {}}, schema)
 
 
-@pytest.mark.parametrize("path", sorted(Path("configs").glob("*.yaml")), ids=str)
+def test_schema_file_for_editors_is_what_the_code_says():
+    """Rebuild it with: vidcls config-schema > configs/config.schema.json"""
+    assert json.loads((CONFIGS / "config.schema.json").read_text()) == config_json_schema()
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda p: p.name)
 def test_shipped_configs_are_valid(path):
     load_config(path)

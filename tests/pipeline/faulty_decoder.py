@@ -23,6 +23,7 @@ def with_fault(data: bytes, fault: str) -> bytes:
 
 class FaultyDecoder:
     def __init__(self, *, height: int, width: int, num_threads: int) -> None:
+        assert num_threads == 1, "each worker decodes with the threads its one CPU is worth"
         self._decoder = PlannedDecoder(height=height, width=width, num_threads=num_threads)
 
     def open(self, data: bytes | memoryview, *, limits: DecodeLimits) -> AbstractContextManager[OpenClip]:
