@@ -11,8 +11,8 @@ from vidcls_batch.config import Config, ray_address
 from vidcls_batch.dataset.commit import UnitCollector, pending_units
 from vidcls_batch.dataset.plan import Plan, load_plan, make_plan
 from vidcls_batch.dataset.run_record import write_run_record
-from vidcls_batch.dataset.verify import Verification, is_marked_success, mark_success, verify_run
-from vidcls_batch.errors import Status, VerificationError
+from vidcls_batch.dataset.verify import is_marked_success, mark_success, verify_run
+from vidcls_batch.errors import Status
 from vidcls_batch.passes import label_in_passes
 from vidcls_batch.pipeline import Stages, ray_cluster
 from vidcls_batch.progress import RunProgress, format_duration
@@ -106,17 +106,29 @@ def run_labeling(config: Config, *, progress: RunProgress) -> RunOutcome:
     pending = pending_units(store, plan)
     if not pending and is_marked_success(store):
         progress.say(f"Already finished, nothing to do: {plan.num_clips:,} clips in {store.uri}/predictions")
-        return _outcome(store, verify_run(store, plan), labeled=0, started=started)
+        return proven_outcome(store, plan, labeled=0, started=started)
     labeled = 0
     warnings: list[str] = []
     if pending:
         labeled, warnings = _label(spec, store=store, plan=plan, pending=pending, progress=progress)
     progress.say("Verifying planned ids against committed ids ...")
+    return proven_outcome(store, plan, labeled=labeled, started=started, warnings=warnings)
+
+
+def proven_outcome(
+    store: Store, plan: Plan, *, labeled: int, started: float, warnings: Sequence[str] = ()
+) -> RunOutcome:
+    """Verify the table and mark the run finished; `started` is a `time.monotonic()`. Raises VerificationError."""
     verification = verify_run(store, plan)
-    if not verification.ok:
-        raise VerificationError("The table is not the manifest:\n" + "\n".join(verification.problems))
     mark_success(store, verification)
-    return _outcome(store, verification, labeled=labeled, started=started, warnings=warnings)
+    return RunOutcome(
+        run_uri=store.uri,
+        num_clips=verification.num_clips,
+        statuses=dict(verification.statuses),
+        labeled_now=labeled,
+        seconds=time.monotonic() - started,
+        warnings=tuple(warnings),
+    )
 
 
 def _plan(spec: RunSpec, *, store: Store, progress: RunProgress) -> Plan:
@@ -172,16 +184,3 @@ def _label(
             progress.finish()
     warnings = check_canary(canary, again, store=store, device=resources.device)
     return plan.num_clips - done, warnings
-
-
-def _outcome(
-    store: Store, verification: Verification, *, labeled: int, started: float, warnings: Sequence[str] = ()
-) -> RunOutcome:
-    return RunOutcome(
-        run_uri=store.uri,
-        num_clips=verification.num_clips,
-        statuses=dict(verification.statuses),
-        labeled_now=labeled,
-        seconds=time.monotonic() - started,
-        warnings=tuple(warnings),
-    )

@@ -8,7 +8,7 @@ import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 
 import pyarrow as pa
@@ -57,13 +57,11 @@ class BlockErrors:
 
     count: int = 0
     last: str = ""
-    reasons: dict[str, int] = field(default_factory=dict)
 
     def add(self, reason: str) -> None:
         """Count one lost block."""
         self.count += 1
         self.last = reason
-        self.reasons[reason] = self.reasons.get(reason, 0) + 1
 
 
 @contextmanager

@@ -14,9 +14,8 @@ from vidcls_batch.dataset.commit import read_predictions, replace_rows
 from vidcls_batch.dataset.plan import Plan, require_plan
 from vidcls_batch.dataset.run_record import read_run_record
 from vidcls_batch.dataset.unit_files import read_footer
-from vidcls_batch.dataset.verify import mark_success, verify_run
-from vidcls_batch.errors import FAILURES, ConfigError, IncompleteRunError, VerificationError
-from vidcls_batch.labeling_run import RunOutcome
+from vidcls_batch.errors import FAILURES, ConfigError, IncompleteRunError
+from vidcls_batch.labeling_run import RunOutcome, proven_outcome
 from vidcls_batch.passes import label_in_passes
 from vidcls_batch.pipeline import Stages, ray_cluster
 from vidcls_batch.progress import RunProgress
@@ -76,17 +75,7 @@ def retry_failed(
     retried = _label_again(spec, failed=failed, store=store, plan=plan, progress=progress) if failed else Counter()
     if retried:
         progress.say("Now: " + ", ".join(f"{name} {count:,}" for name, count in sorted(retried.items())))
-    verification = verify_run(store, plan)
-    if not verification.ok:
-        raise VerificationError("The table is not the manifest:\n" + "\n".join(verification.problems))
-    mark_success(store, verification)
-    return RunOutcome(
-        run_uri=store.uri,
-        num_clips=verification.num_clips,
-        statuses=dict(verification.statuses),
-        labeled_now=total,
-        seconds=time.monotonic() - started,
-    )
+    return proven_outcome(store, plan, labeled=total, started=started)
 
 
 def _label_again(
