@@ -11,6 +11,7 @@ import av
 import numpy as np
 
 WIDTH, HEIGHT, FPS, COUNT = 160, 120, 30, 90
+LOUDNESS = 0.3
 _BITS, _BLOCK = 8, 16  # the number, most significant bit first, as white and black blocks along the top
 
 
@@ -107,7 +108,7 @@ def _tone(stream: av.AudioStream, number: int) -> list[av.Packet]:
     samples = 16000 // FPS
     t = (np.arange(samples) + number * samples) / 16000
     frame = av.AudioFrame.from_ndarray(
-        (0.3 * np.sin(2 * np.pi * 440 * t)).astype(np.float32)[None], format="fltp", layout="mono"
+        (LOUDNESS * np.sin(2 * np.pi * 440 * t)).astype(np.float32)[None], format="fltp", layout="mono"
     )
     frame.sample_rate, frame.pts, frame.time_base = 16000, number * samples, Fraction(1, 16000)
     return stream.encode(frame)

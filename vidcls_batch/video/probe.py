@@ -68,6 +68,19 @@ class OpenedVideo:
 @contextmanager
 def open_video(data: bytes | memoryview, *, limits: DecodeLimits) -> Iterator[OpenedVideo]:
     """Open and check against `limits` before any frame is decoded. Raises ClipError."""
+    with open_container(data, limits=limits) as (container, messages), av_failures_become_clip_errors():
+        _refuse_oversized(messages)
+        stream = _pick_stream(container)
+        facts = _read_facts(container, stream)
+        check_facts(facts, num_packets=stream.frames, limits=limits)
+        yield OpenedVideo(container, stream, facts, _start_s(container, stream), messages)
+
+
+@contextmanager
+def open_container(
+    data: bytes | memoryview, *, limits: DecodeLimits
+) -> Iterator[tuple["InputContainer", list[Message]]]:
+    """Open a file of a format that cannot reach outside its own bytes. Raises ClipError."""
     import av
 
     check_num_bytes(len(data), limits=limits)
@@ -83,10 +96,7 @@ def open_video(data: bytes | memoryview, *, limits: DecodeLimits) -> Iterator[Op
             MemoryFile(data), mode="r", options=options, metadata_errors="ignore", buffer_size=_READ_BYTES
         )
         with container:
-            stream = _pick_stream(container)
-            facts = _read_facts(container, stream)
-            check_facts(facts, num_packets=stream.frames, limits=limits)
-            yield OpenedVideo(container, stream, facts, _start_s(container, stream), messages)
+            yield container, messages
 
 
 @contextmanager
@@ -139,6 +149,12 @@ def check_num_packets(num_packets: int, *, limits: DecodeLimits) -> None:
     """Raises ClipError when a video track has more packets than allowed."""
     if num_packets > limits.max_packets:
         raise too_large(f"{num_packets} or more packets, over max_packets={limits.max_packets}", code="max_packets")
+
+
+def _refuse_oversized(messages: list[Message]) -> None:
+    for _, _, text in messages:
+        if "max pixel count" in text:
+            raise too_large(text.strip(), code="max_pixels")
 
 
 def _pick_stream(container: "InputContainer") -> "VideoStream":

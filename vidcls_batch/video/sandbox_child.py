@@ -144,17 +144,18 @@ def _decode(
         send_message(channel, id=job["id"], opened_pixels=pixels * len(clip.pts_s))
 
     try:
-        with mmap.mmap(setup.source_fd, job["num_bytes"], prot=mmap.PROT_READ) as mapped, memoryview(mapped) as source:
-            report = decode_into(
-                frames,
-                source,
-                decoder=decoder,
-                request=setup.request,
-                limits=setup.limits,
-                start_s=job["start_s"],
-                end_s=job["end_s"],
-                opened=opened,
-            )
+        # Freed when the last view of it goes: an exception may still hold one, and closing would then raise.
+        source = memoryview(mmap.mmap(setup.source_fd, job["num_bytes"], prot=mmap.PROT_READ))
+        report = decode_into(
+            frames,
+            source,
+            decoder=decoder,
+            request=setup.request,
+            limits=setup.limits,
+            start_s=job["start_s"],
+            end_s=job["end_s"],
+            opened=opened,
+        )
         return {"report": asdict(report)}
     except ClipError as error:
         return _failure(error, recycle=error.status is Status.CRASHED)

@@ -1,5 +1,6 @@
 """When each frame of a file is on screen, read from its packets without decoding one."""
 
+from array import array
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vidcls_batch.types import DecodeLimits
-from vidcls_batch.video.probe import OpenedVideo, check_num_packets
+from vidcls_batch.video.probe import OpenedVideo, check_num_packets, too_large
 
 if TYPE_CHECKING:
     from av.packet import Packet
@@ -22,6 +23,10 @@ _TIMED_CONTAINERS = frozenset({"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "mpeg
 _ONE_FRAME_PER_PACKET = frozenset(
     {"h264", "hevc", "vp9", "av1", "mpeg4", "mpeg2video", "mjpeg", "prores", "ffv1", "dnxhd"}
 )
+# A packet takes 4 microseconds to read. The smallest frames of real codecs, "the same again", are 10 to 100 bytes: so
+# many smaller ones are no video, and are refused before the millionth.
+_FLOOD_PACKETS = 100_000
+_FLOOD_PACKET_BYTES = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,16 +57,24 @@ class PacketErrors:
     count: int = 0
 
 
-def video_packets(video: OpenedVideo, *, errors: PacketErrors) -> Iterator["Packet[VideoStream]"]:
+def video_packets(video: OpenedVideo, *, errors: PacketErrors, limits: DecodeLimits) -> Iterator["Packet[VideoStream]"]:
     """The stream's packets in file order, without the empty ones that mean end-of-stream to a decoder.
 
-    A file that breaks off gives what came before the break.
+    A file that breaks off gives what came before the break. Raises ClipError over `limits.max_packets`.
     """
     import av
 
     packets = video.container.demux(video.stream)
+    num_bytes = 0
     try:
-        yield from (packet for packet in packets if packet.size)
+        for count, packet in enumerate(packets, start=1):
+            if count > limits.max_packets:
+                check_num_packets(count, limits=limits)
+            num_bytes += packet.size
+            if count == _FLOOD_PACKETS and num_bytes < count * _FLOOD_PACKET_BYTES:
+                raise too_large(f"{count} packets of {num_bytes / count:.1f} bytes on average", code="packet_flood")
+            if packet.size:
+                yield packet
     except MemoryError:
         raise
     except av.error.FFmpegError:
@@ -74,16 +87,13 @@ def has_timed_packets(video: OpenedVideo) -> bool:
     return video.container.format.name in _TIMED_CONTAINERS and codec in _ONE_FRAME_PER_PACKET
 
 
-def read_timeline(packets: Iterable["Packet[VideoStream]"], *, limits: DecodeLimits) -> Timeline | None:
-    """Display order from packets; None when a time is missing or given twice. Raises ClipError over max_packets."""
-    shown_pts: list[int] = []
-    shown_packets: list[int] = []
+def read_timeline(packets: Iterable["Packet[VideoStream]"]) -> Timeline | None:
+    """Display order from packets; None when a time is missing or given twice."""
+    shown_pts, shown_packets = array("q"), array("q")  # a million of either is 8 MB; as Python ints it would be 40
     keys: list[int] = []
     key_pts: list[int] = []
     complete = True
     for position, packet in enumerate(packets):
-        if position >= limits.max_packets:
-            check_num_packets(position + 1, limits=limits)
         pts = packet.pts
         if pts is None:
             complete = False
@@ -96,8 +106,9 @@ def read_timeline(packets: Iterable["Packet[VideoStream]"], *, limits: DecodeLim
             shown_packets.append(position)
     if not complete or not shown_pts:
         return None
-    order = np.argsort(np.array(shown_pts, dtype=np.int64), kind="stable")
-    pts_in_order = np.array(shown_pts, dtype=np.int64)[order]
+    pts_in_file_order: NDArray[np.int64] = np.array(shown_pts, dtype=np.int64)
+    order = np.argsort(pts_in_file_order, kind="stable")
+    pts_in_order = pts_in_file_order[order]
     if np.any(pts_in_order[1:] == pts_in_order[:-1]):
         return None
     return Timeline(pts_in_order, np.array(shown_packets, dtype=np.int64)[order], tuple(keys), tuple(key_pts))

@@ -31,8 +31,9 @@ if TYPE_CHECKING:
 # Decoders that may be told to drop unreferenced pictures and still return every other one. dav1d loses frames.
 _DROPS_NONREF_SAFELY = frozenset({"h264", "hevc"})
 _IDR = 5  # nal_unit_type, ITU-T H.264 table 7-1
-# Packets of larger files are read a second time rather than kept.
-_KEEP_PACKETS_BYTES = 256 << 20
+# Packets of longer and larger files are read a second time rather than kept.
+_MOST_PACKETS_KEPT = 50_000
+_MOST_BYTES_KEPT = 256 << 20
 
 
 class PlannedDecoder:
@@ -50,9 +51,9 @@ class PlannedDecoder:
             reference = SequentialClip(data, limits, video.facts, self._rescaler, self._num_threads, self._label)
             timeline, packets, errors = None, None, PacketErrors()
             if has_timed_packets(video):
-                source = video_packets(video, errors=errors)
-                packets = list(source) if len(data) <= _KEEP_PACKETS_BYTES else None
-                timeline = read_timeline(source if packets is None else packets, limits=limits)
+                kept = _KeptPackets()
+                timeline = read_timeline(kept.keep(video_packets(video, errors=errors, limits=limits)))
+                packets = kept.packets
             reference.count_frames(video, timeline)
             check_span(reference.pts_s, limits=limits)
             if timeline is None or errors.count:
@@ -141,10 +142,28 @@ class PlannedClip:
             return
         reference = self.reference
         with open_video(reference.data, limits=reference.limits) as again:
-            packets, position = video_packets(again, errors=PacketErrors()), 0
+            packets, position = video_packets(again, errors=PacketErrors(), limits=reference.limits), 0
             for first, last in groups:
                 yield islice(packets, first - position, last + 1 - position), again.messages
                 position = last + 1
+
+
+class _KeptPackets:
+    """Passes packets on and keeps them, unless they become too many."""
+
+    def __init__(self) -> None:
+        self.packets: list[Packet[VideoStream]] | None = []
+
+    def keep(self, source: "Iterator[Packet[VideoStream]]") -> "Iterator[Packet[VideoStream]]":
+        """Each packet of `source`."""
+        num_bytes = 0
+        for packet in source:
+            if self.packets is not None:
+                self.packets.append(packet)
+                num_bytes += packet.size
+                if num_bytes > _MOST_BYTES_KEPT or len(self.packets) > _MOST_PACKETS_KEPT:
+                    self.packets = None
+            yield packet
 
 
 def plan_groups(timeline: Timeline, wanted: Sequence[int]) -> list[tuple[int, int]]:

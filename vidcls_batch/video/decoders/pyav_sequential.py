@@ -39,7 +39,7 @@ class SequentialDecoder:
         with open_video(data, limits=limits) as video, av_failures_become_clip_errors():
             timeline = None
             if has_timed_packets(video):
-                timeline = read_timeline(video_packets(video, errors=PacketErrors()), limits=limits)
+                timeline = read_timeline(video_packets(video, errors=PacketErrors(), limits=limits))
             clip = SequentialClip(data, limits, video.facts, self._rescaler, self._num_threads, self._label)
             clip.count_frames(video, timeline)
             yield clip
@@ -64,6 +64,8 @@ class SequentialClip:
         if timeline is not None:
             self.pts_s = display_times(timeline, video)
             return
+        for _ in video_packets(video, errors=PacketErrors(), limits=self.limits):
+            pass  # too many are refused before one is decoded
         with self._decoding(PacketErrors()) as (_, frames):
             times = [frame.time for frame in frames]
         known = np.array([np.nan if t is None else t for t in times], dtype=np.float64)
@@ -93,7 +95,7 @@ class SequentialClip:
     def _decoding(self, errors: PacketErrors) -> Iterator[tuple[OpenedVideo, Iterator["VideoFrame"]]]:
         with open_video(self.data, limits=self.limits) as video:
             codec = prepared_codec(video.stream, num_threads=self.num_threads, limits=self.limits)
-            packets = chain(video_packets(video, errors=errors), (None,))
+            packets = chain(video_packets(video, errors=errors, limits=self.limits), (None,))
             yield video, chain.from_iterable(decode_packet(codec, packet, errors=errors) for packet in packets)
 
 
