@@ -413,11 +413,27 @@ TORCHVISION = {
     "swin3d_s": SMALL,
     "swin3d_b": SMALL,
 }
+
+
+def exported(folder: Path) -> TinyCheckpoint:
+    """A tiny VideoMAE as a torch.export program."""
+    from vidcls_batch.config import MemberConfig
+    from vidcls_batch.models.exported import export_member
+    from vidcls_batch.models.registry import load_member
+
+    (folder / "source").mkdir()
+    source = videomae(folder / "source")
+    config = MemberConfig(name="m", family="videomae", checkpoint=str(source.path))
+    assert export_member(load_member(config, labels=LABELS, device="cpu"), folder).max_difference < 1e-5
+    return TinyCheckpoint(folder, source.reference)
+
+
 BUILDERS: dict[str, Callable[[Path], TinyCheckpoint]] = {
     **{family: torchvision(family, **preprocessing) for family, preprocessing in TORCHVISION.items()},
     **{family: own_network(family) for family in (*PYTORCHVIDEO, "uniformer_s", "uniformer_b")},
     "c3d": own_network("c3d", small=False),
     "clip": clip,
+    "exported": exported,
     "metaclip2": metaclip2,
     "siglip": siglip,
     "siglip2": siglip2,

@@ -45,9 +45,9 @@ def _differences(head_labels: Sequence[str], run_labels: Sequence[str], *, owner
     lacking = [label for label in run_labels if _letters(label) not in head]
     extra = [label for label in head_labels if _letters(label) not in run]
     return (
-        f"{owner}the head scores {len(head_labels)} labels, the run's label set has {len(run_labels)}, and they "
-        f"are not the same names. Only in the label set: {_shown(lacking)}. Only in the head: {_shown(extra)}. Set label_set "
-        "to the head's names, or give the member's `labels` where its checkpoint names its outputs wrongly"
+        f"{owner}the head scores {len(head_labels)} labels, the run's label set has {len(run_labels)}, and they are "
+        f"not the same names. Only in the label set: {_shown(lacking)}. Only in the head: {_shown(extra)}. Set "
+        "label_set to the head's names, or give the member's `labels` where its checkpoint names its outputs wrongly"
     )
 
 

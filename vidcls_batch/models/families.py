@@ -23,7 +23,7 @@ class FamilyFacts:
     family: str
     code: str  # `module:attribute` of its Family
     sampling: str  # default, for people
-    size: int
+    size: int | None  # side of the frames the network sees; None: its checkpoint says
     models: tuple[PublishedModel, ...]
     zero_shot: bool = False
     licence: str | None = None  # of the published weights, where the publisher states one
@@ -81,7 +81,9 @@ FAMILIES: tuple[FamilyFacts, ...] = (
         size=256,
         licence="MIT",
         hub_prefixes=("facebook/vjepa2",),
-        models=(PublishedModel("V-JEPA 2 ViT-L", 375, None, "8x3", 85.1, "arXiv:2506.09985 table 4 (probe)"),),
+        models=(
+            PublishedModel("V-JEPA 2 ViT-L 16 frames", 376, 935, "8x3", 85.1, "arXiv:2506.09985 table 4; size counted"),
+        ),
     ),
     FamilyFacts(
         family="videoprism",
@@ -90,7 +92,7 @@ FAMILIES: tuple[FamilyFacts, ...] = (
         size=288,
         licence="Apache-2.0",
         hub_prefixes=("google/videoprism",),
-        models=(PublishedModel("VideoPrism-B", 121, None, "4x3", 84.2, "arXiv:2402.13217 table 2 (probe)"),),
+        models=(PublishedModel("VideoPrism-B", 124, 506, "4x3", 84.2, "arXiv:2402.13217 table 2; size counted"),),
     ),
     FamilyFacts(
         family="xclip",
@@ -111,7 +113,7 @@ FAMILIES: tuple[FamilyFacts, ...] = (
         sampling="8 frames, spread over the clip",
         size=224,
         zero_shot=True,
-        models=(PublishedModel("CLIP-B/32", 151, None, "1x1", None, "arXiv:2103.00020; counted here"),),
+        models=(PublishedModel("CLIP-B/32", 151, None, "1x1", None, "arXiv:2103.00020; size counted"),),
     ),
     FamilyFacts(
         family="siglip",
@@ -121,7 +123,7 @@ FAMILIES: tuple[FamilyFacts, ...] = (
         zero_shot=True,
         licence="Apache-2.0",
         hub_prefixes=("google/siglip-",),
-        models=(PublishedModel("SigLIP-B/16", 203, None, "1x1", None, "arXiv:2303.15343; counted here"),),
+        models=(PublishedModel("SigLIP-B/16", 203, None, "1x1", None, "arXiv:2303.15343; size counted"),),
     ),
     FamilyFacts(
         family="siglip2",
@@ -131,7 +133,7 @@ FAMILIES: tuple[FamilyFacts, ...] = (
         zero_shot=True,
         licence="Apache-2.0",
         hub_prefixes=("google/siglip2-",),
-        models=(PublishedModel("SigLIP 2 B/16", 375, None, "1x1", None, "arXiv:2502.14786; counted here"),),
+        models=(PublishedModel("SigLIP 2 B/16", 375, None, "1x1", None, "arXiv:2502.14786; size counted"),),
     ),
     FamilyFacts(
         family="metaclip2",
@@ -141,7 +143,11 @@ FAMILIES: tuple[FamilyFacts, ...] = (
         zero_shot=True,
         licence="CC-BY-NC-4.0",
         hub_prefixes=("facebook/metaclip-2",),
-        models=(PublishedModel("MetaCLIP 2 B/32", 253, None, "1x1", None, "arXiv:2507.22062; counted here"),),
+        models=(
+            PublishedModel(
+                "MetaCLIP 2 B/32", 588, None, "1x1", None, "arXiv:2507.22062; size counted (901,629 tokens)"
+            ),
+        ),
     ),
     FamilyFacts(
         family="videoprism_lvt",
@@ -151,7 +157,7 @@ FAMILIES: tuple[FamilyFacts, ...] = (
         zero_shot=True,
         licence="Apache-2.0",
         hub_prefixes=("google/videoprism-lvt",),
-        models=(PublishedModel("VideoPrism-LvT-B", 248, None, "1x1", None, "arXiv:2402.13217; counted here"),),
+        models=(PublishedModel("VideoPrism-LvT-B", 248, None, "1x1", None, "arXiv:2402.13217; size counted"),),
     ),
     FamilyFacts(
         family="slowfast_r50",
@@ -317,5 +323,12 @@ FAMILIES: tuple[FamilyFacts, ...] = (
         sampling="16 frames, stride 1",
         size=112,
         models=(PublishedModel("C3D", 78.4, 38.5, "10x1", None, "github.com/open-mmlab/mmaction2 (UCF101 83.3)"),),
+    ),
+    FamilyFacts(
+        family="exported",
+        code="vidcls_batch.models.exported:FAMILY",
+        sampling="as exported",
+        size=None,
+        models=(),
     ),
 )

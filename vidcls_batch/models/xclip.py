@@ -116,7 +116,7 @@ def score_texts(
     video = torch.nn.functional.normalize(video.float(), dim=-1)
     logits = []
     for start in range(0, len(text_features), LABELS_AT_ONCE):
-        texts = text_features[start : start + LABELS_AT_ONCE].unsqueeze(0).expand(len(video), -1, -1)
+        texts = text_features[start : start + LABELS_AT_ONCE].unsqueeze(0).expand(video.shape[0], -1, -1)
         texts = texts + model.prompts_generator(texts, patches)
         logits.append(torch.einsum("nd,nkd->nk", video, torch.nn.functional.normalize(texts.float(), dim=-1)))
     return scale * torch.cat(logits, dim=1)
