@@ -74,6 +74,7 @@ BACKENDS: dict[str, Backend] = {
     b.name: b
     for b in (
         Backend("pyav", "vidcls_batch.video.decoders.pyav:PlannedDecoder", "av", _SWSCALE),
+        Backend("pyav-fast", "vidcls_batch.video.decoders.pyav:FastPlannedDecoder", "av", _SWSCALE),
         Backend("pyav-sequential", "vidcls_batch.video.decoders.pyav_sequential:SequentialDecoder", "av", _SWSCALE),
         Backend("decord", "vidcls_batch.video.decoders.decord:DecordDecoder", "decord", _SWSCALE),
         Backend("torchcodec", "vidcls_batch.video.decoders.torchcodec:TorchcodecDecoder", "torchcodec", _SWSCALE),

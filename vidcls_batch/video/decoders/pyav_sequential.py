@@ -55,6 +55,7 @@ class SequentialClip:
     rescaler: Rescaler
     num_threads: int
     decoder: str
+    fast: bool = False
     timeline: Timeline | None = None
     pts_s: NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
 
@@ -94,7 +95,7 @@ class SequentialClip:
     @contextmanager
     def _decoding(self, errors: PacketErrors) -> Iterator[tuple[OpenedVideo, Iterator["VideoFrame"]]]:
         with open_video(self.data, limits=self.limits) as video:
-            codec = prepared_codec(video.stream, num_threads=self.num_threads, limits=self.limits)
+            codec = prepared_codec(video.stream, num_threads=self.num_threads, limits=self.limits, fast=self.fast)
             packets = chain(video_packets(video, errors=errors, limits=self.limits), (None,))
             yield video, chain.from_iterable(decode_packet(codec, packet, errors=errors) for packet in packets)
 
@@ -139,10 +140,14 @@ def check_span(pts_s: NDArray[np.float64], *, limits: DecodeLimits) -> None:
         raise too_large(f"{span_s:.0f} s, over max_duration_s={limits.max_duration_s:g}", code="max_duration")
 
 
-def prepared_codec(stream: "VideoStream", *, num_threads: int, limits: DecodeLimits) -> "VideoCodecContext":
-    """The stream's decoder with so many threads; 1 is none of its own, as a run's workers are the parallelism."""
+def prepared_codec(stream: "VideoStream", *, num_threads: int, limits: DecodeLimits, fast: bool) -> "VideoCodecContext":
+    """The stream's decoder with so many threads; 1 is none of its own, as a run's workers are the parallelism.
+
+    `fast` leaves the loop filter out.
+    """
     codec: VideoCodecContext = stream.codec_context
-    codec.options = {"max_pixels": str(limits.max_pixels)}  # the pictures may be larger than the header says
+    # Pictures may be larger than the header says.
+    codec.options = {"max_pixels": str(limits.max_pixels)} | ({"skip_loop_filter": "all"} if fast else {})
     codec.thread_count = num_threads
     codec.thread_type = "NONE" if num_threads == 1 else "AUTO"
     return codec
