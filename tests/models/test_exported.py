@@ -12,7 +12,11 @@ from vidcls_batch.models.exported import export_member
 from vidcls_batch.models.registry import describe_member, load_member
 
 # One of each implementation: a trained head, time attention, two encoders, the prompt generator, convolutions.
-FAMILIES = ("videomae", "timesformer", "clip", "xclip", "x3d_xs")
+FAMILIES = (
+    "videomae",
+    "xclip",
+    *(pytest.param(family, marks=pytest.mark.slow) for family in ("timesformer", "clip", "x3d_xs")),
+)
 
 LOAD = """
 import sys, torch
