@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from vidcls_batch.types import DecodeLimits, VideoFacts
 from vidcls_batch.video.decoders.base import OpenClip, ReadReport, backend_label
 from vidcls_batch.video.decoders.pyav import PlannedClip, PlannedDecoder, starts_groups_with_idr
-from vidcls_batch.video.decoders.pyav_sequential import sample_aspect
 from vidcls_batch.video.rescale import Rescaler
 
 if TYPE_CHECKING:
@@ -84,9 +83,10 @@ class DecordClip:
         except self.failure:  # it gives up on a file at the first damaged packet
             self.decoder = self.planned.decoder
             return self.planned.read(wanted, rows)
+        aspect = self.planned.sample_aspect_for_others()
         for picture, row in zip(pictures, rows, strict=True):
             frame = VideoFrame.from_ndarray(picture, format="rgb24")
-            self.rescaler.write(frame, sample_aspect=sample_aspect(self.planned.video.stream), out=row)
+            self.rescaler.write(frame, sample_aspect=aspect, out=row)
         return ReadReport()
 
 

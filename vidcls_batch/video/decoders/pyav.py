@@ -108,6 +108,17 @@ class PlannedClip:
             complete = self._read_planned(wanted, rows)
         return ReadReport() if complete else self.reference.read(wanted, rows)
 
+    def sample_aspect_for_others(self) -> float:
+        """The pixels' aspect ratio where another library decodes: the first packet tells when the header does not."""
+        reference, stream = self.reference, self.video.stream
+        if not stream.sample_aspect_ratio and self.packets:
+            codec = prepared_codec(
+                stream, num_threads=reference.num_threads, limits=reference.limits, fast=reference.fast
+            )
+            decode_packet(codec, self.packets[0], errors=PacketErrors())
+            codec.flush_buffers()
+        return sample_aspect(stream)
+
     def _read_planned(self, wanted: Sequence[int], rows: Sequence[NDArray[np.uint8]]) -> bool:
         reference = self.reference
         codec = prepared_codec(

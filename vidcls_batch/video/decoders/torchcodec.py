@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from vidcls_batch.types import DecodeLimits, VideoFacts
 from vidcls_batch.video.decoders.base import OpenClip, ReadReport, backend_label
 from vidcls_batch.video.decoders.pyav import PlannedClip, PlannedDecoder, starts_groups_with_idr
-from vidcls_batch.video.decoders.pyav_sequential import sample_aspect
 from vidcls_batch.video.rescale import Rescaler
 
 if TYPE_CHECKING:
@@ -85,9 +84,10 @@ class TorchcodecClip:
         except (RuntimeError, IndexError):  # damage inside the file
             self.decoder = self.planned.decoder
             return self.planned.read(wanted, rows)
+        aspect = self.planned.sample_aspect_for_others()
         for picture, row in zip(pictures, rows, strict=True):
             frame = VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
-            self.rescaler.write(frame, sample_aspect=sample_aspect(self.planned.video.stream), out=row)
+            self.rescaler.write(frame, sample_aspect=aspect, out=row)
         return ReadReport()
 
 
