@@ -1,8 +1,13 @@
 """Learning which caption goes with which clip."""
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
+
+if TYPE_CHECKING:
+    from transformers import XCLIPModel
 
 
 class ContrastiveModel(nn.Module):
@@ -21,6 +26,21 @@ class ContrastiveModel(nn.Module):
         scores = self.model(pixel_values=pixel_values, input_ids=input_ids)
         logits: Tensor = scores.logits_per_video
         return {"loss": contrastive_loss(logits, labels), "logits": logits}
+
+
+def spread_texts(model: "XCLIPModel", input_ids: Tensor, *, floor: float = 0.01) -> None:
+    """Set a new model's text projection so that the captions `input_ids` [N, L] point in different directions.
+
+    Drawn at random, a small text tower gives all captions nearly one direction (mean cosine 0.9). Making them wholly
+    equal is then the first thing training finds to lower the loss, and nothing is learned after. The projection becomes
+    the inverse square root of the features' second moments, eigenvalues below `floor` of the largest damped.
+    """
+    with torch.no_grad():
+        features = model.text_model(input_ids=input_ids).pooler_output
+        values, vectors = torch.linalg.eigh(features.T @ features / len(features))
+        spread = vectors @ torch.diag((values / values[-1] + floor).rsqrt()) @ vectors.T
+        spread /= (features @ spread).std()
+        model.text_projection.weight.copy_(spread[: model.text_projection.out_features])
 
 
 def contrastive_loss(logits: Tensor, labels: Tensor) -> Tensor:

@@ -1,10 +1,12 @@
 """Where training starts: a model, what it sees, and its tokenizer, from a checkpoint or from scratch."""
 
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import torch
 
 from vidcls_batch.errors import CheckpointError
 from vidcls_batch.models.base import InputSpec
@@ -13,6 +15,8 @@ from vidcls_batch.models.registry import open_family
 from vidcls_batch.training.architectures import Architecture, build_model
 from vidcls_batch.training.checkpoint_folder import write_preprocessing
 from vidcls_batch.training.config import InputConfig, ModelConfig
+from vidcls_batch.training.contrastive import spread_texts
+from vidcls_batch.training.targets import tokenize
 from vidcls_batch.training.tokenizer import train_clip_tokenizer
 
 if TYPE_CHECKING:
@@ -36,7 +40,7 @@ class Start:
     tokenizer: "PreTrainedTokenizerBase | None"
 
 
-def prepare_start(config: ModelConfig, *, labels: Sequence[str], texts: Iterable[str], folder: str | Path) -> Start:
+def prepare_start(config: ModelConfig, *, labels: Sequence[str], texts: Collection[str], folder: str | Path) -> Start:
     """The model to train, for `labels`; its preprocessing is written to `folder`, the checkpoint to be.
 
     From scratch, weights are drawn from torch's generator and a tokenizer is learned from `texts`. From a checkpoint, a
@@ -50,7 +54,7 @@ def prepare_start(config: ModelConfig, *, labels: Sequence[str], texts: Iterable
     return _from_scratch(config, labels=labels, texts=texts, folder=folder)
 
 
-def _from_scratch(config: ModelConfig, *, labels: Sequence[str], texts: Iterable[str], folder: Path) -> Start:
+def _from_scratch(config: ModelConfig, *, labels: Sequence[str], texts: Collection[str], folder: Path) -> Start:
     given = config.input or InputConfig()
     tokenizer = None
     if config.family in CONTRASTIVE_FAMILIES:
@@ -59,6 +63,8 @@ def _from_scratch(config: ModelConfig, *, labels: Sequence[str], texts: Iterable
     model = build_model(
         config.family, Architecture(arguments=arguments, input=given, labels=labels, tokenizer=tokenizer)
     )
+    if tokenizer is not None:
+        spread_texts(model, torch.stack(list(tokenize(texts, tokenizer).values())))
     write_preprocessing(folder, given=given)
     model.config.save_pretrained(folder)
     return Start(model=model, spec=_input_spec(config, open_checkpoint(str(folder))), tokenizer=tokenizer)

@@ -65,7 +65,10 @@ def _optimizer(model: nn.Module, config: OptimizationConfig) -> torch.optim.Adam
         known_as = name.removeprefix("model.")
         prefixes = [prefix for prefix in config.learning_rate_factors if known_as.startswith(prefix)]
         factor = config.learning_rate_factors[max(prefixes, key=len)] if prefixes else 1.0
-        groups[factor, parameter.ndim > 1].append(parameter)
+        if factor == 0:
+            parameter.requires_grad_(False)  # or its gradient would still count in the clipping of all
+        else:
+            groups[factor, parameter.ndim > 1].append(parameter)
     return torch.optim.AdamW(
         [
             {
