@@ -68,7 +68,7 @@ class PlannedDecoder:
 
 
 class FastPlannedDecoder(PlannedDecoder):
-    """Backend `pyav-fast`: without the loop filter, so edges of coded blocks show; only H.264 and HEVC get faster."""
+    """Backend `pyav-fast`: without the loop filter, so edges of coded blocks show."""
 
     name = "pyav-fast"
     fast = True
