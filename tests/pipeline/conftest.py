@@ -89,7 +89,7 @@ def config_tree(manifest: Path | str, *, run: Path | str, models: Models) -> dic
 
 @pytest.fixture(scope="session")
 def ray_session() -> Iterator[None]:
-    """One private cluster, so that not each test pays for Ray's start; its workers can import `faulty_decoder`."""
+    """One private cluster, so that not each test pays for Ray's start; its workers can import `worker_faults`."""
     import ray
 
     search_path = os.environ.get("PYTHONPATH")

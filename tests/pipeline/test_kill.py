@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from faulty_decoder import BACKEND, with_fault
+from worker_faults import BACKEND, with_fault
 
 from vidcls_batch.config import Config
 

@@ -8,8 +8,8 @@ import pandas as pd
 import polars as pl
 import pyarrow.parquet as pq
 import pytest
-from faulty_decoder import BACKEND, with_fault
 from pipeline.conftest import save_manifest
+from worker_faults import BACKEND, with_fault
 
 from vidcls_batch.errors import ConfigError, ManifestError, RunMismatchError, Status
 from vidcls_batch.labeling_run import run_labeling

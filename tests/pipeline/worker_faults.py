@@ -12,7 +12,7 @@ from vidcls_batch.video.decoders.base import OpenClip
 from vidcls_batch.video.decoders.pyav import PlannedDecoder
 
 MARK = b"vidcls-fault:"
-BACKEND = "faulty_decoder:FaultyDecoder"
+BACKEND = "worker_faults:FaultyDecoder"
 
 
 def with_fault(data: bytes, fault: str) -> bytes:
