@@ -96,7 +96,10 @@ class LabelSetConfig(_Section):
 class DecodeConfig(_Section):
     """How videos become frames, and what a clip may cost."""
 
-    backend: str = Field("auto", description="auto, pyav, pyav-sequential, decord or torchcodec.")
+    backend: str = Field(
+        "auto",
+        description="auto, pyav, pyav-fast, pyav-sequential, decord, torchcodec, or your own as module:attribute.",
+    )
     short_side: int | None = Field(
         None,
         ge=16,
