@@ -75,6 +75,8 @@ def ray_cluster(address: str | None, *, resources: ResourcesConfig) -> Iterator[
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     # The default of 30 s is not enough for the raylet's start on a busy machine.
     os.environ.setdefault("RAY_raylet_start_wait_time_s", "240")
+    # Warnings about Ray's own innards mean nothing to who reads a run's output; its log files keep them.
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     on_sigterm = signal.getsignal(signal.SIGTERM)
     num_cpus = resources.num_cpus or len(os.sched_getaffinity(0))
     try:
@@ -192,6 +194,7 @@ def operator_names(dataset: Dataset) -> list[str]:
 
 
 def _configure_context(context: DataContext) -> None:
+    logging.getLogger("ray.data").setLevel(logging.ERROR)  # the run has a progress line of its own
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     # A block that cannot be had must not end the run: its clips come back in the next pass, in smaller blocks.

@@ -54,6 +54,8 @@ def train_model(model: nn.Module, *, train: ClipBatches, evaluation: ClipBatches
             optimizers=(_optimizer(model, config), None),
         )
         trainer.train()
+        # Only training may leave out an incomplete batch; the Trainer has one setting for both.
+        trainer.args.dataloader_drop_last = False
         return float(trainer.evaluate()["eval_accuracy"])
 
 
