@@ -24,7 +24,7 @@ from vidcls_batch.training.finetune import finetune
 from vidcls_batch.types import FrameRequest
 
 DATA = Path("runs/demo_training")
-JOBS = ("finetune_videomae", "finetune_timesformer", "finetune_xclip")
+JOBS = ("finetune_videomae", "finetune_timesformer", "finetune_xclip_motions", "finetune_xclip")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -109,6 +109,16 @@ def test_same_seed_same_bytes_and_other_seed_other_bytes(tmp_path):
     assert a != c
 
 
+def test_same_clip_again_and_again_is_the_same_file_whatever_the_memory_held(tmp_path):
+    written = set()
+    for index in range(12):
+        rubbish = np.random.default_rng(index).bytes(3_000_000)
+        write_clip(tmp_path / "clip.mp4", label="moving right", seed=1_000_001, shape="star", colour="red")
+        written.add((tmp_path / "clip.mp4").read_bytes())
+        del rubbish
+    assert len(written) == 1
+
+
 def test_what_is_asked_for_is_what_the_clip_has(tmp_path):
     scene = write_clip(
         tmp_path / "clip.mp4",

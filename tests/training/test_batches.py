@@ -8,10 +8,11 @@ from transformers import AutoTokenizer
 
 from vidcls_batch.errors import ManifestError
 from vidcls_batch.synthetic.dataset import write_dataset
+from vidcls_batch.training.architectures import Architecture, build_model
 from vidcls_batch.training.augment import augment
 from vidcls_batch.training.clip_cache import cache_clips, read_rows, select_rows
-from vidcls_batch.training.config import AugmentationConfig
-from vidcls_batch.training.contrastive import contrastive_loss
+from vidcls_batch.training.config import AugmentationConfig, InputConfig
+from vidcls_batch.training.contrastive import contrastive_loss, spread_texts
 from vidcls_batch.training.targets import CaptionTargets, ClassTargets, tokenize
 from vidcls_batch.training.tokenizer import train_clip_tokenizer
 from vidcls_batch.types import FrameRequest, Sampling
@@ -167,3 +168,37 @@ def test_end_token_is_the_highest_as_clip_models_look_for_it(tmp_path):
     for text, words in (("a red star", 3), ("a", 1)):
         assert len(tokens[text]) == 12
         assert int(tokens[text].argmax()) == words + 1
+
+
+def test_a_new_models_captions_are_spread_apart_before_training():
+    captions = [
+        f"a {colour} shape {motion}" for colour in ("red", "blue", "green") for motion in ("growing", "blinking")
+    ]
+    tokenizer = train_clip_tokenizer(captions, vocab_size=600, max_length=12)
+    torch.manual_seed(0)
+    tower = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}
+    model = build_model(
+        "xclip",
+        Architecture(
+            arguments={
+                "projection_dim": 32,
+                "prompt_num_attention_heads": 2,
+                "text_config": tower,
+                "vision_config": tower,
+            },
+            input=InputConfig(num_frames=2, size=32),
+            labels=[],
+            tokenizer=tokenizer,
+        ),
+    )
+    input_ids = torch.stack(list(tokenize(captions, tokenizer).values()))
+
+    def mean_cosine():
+        with torch.no_grad():
+            texts = model.text_projection(model.text_model(input_ids=input_ids).pooler_output)
+        texts = torch.nn.functional.normalize(texts, dim=-1)
+        return float((texts @ texts.T).sum() - len(texts)) / (len(texts) * (len(texts) - 1))
+
+    before = mean_cosine()
+    spread_texts(model, input_ids)
+    assert mean_cosine() < before - 0.2

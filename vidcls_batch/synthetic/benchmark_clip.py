@@ -29,7 +29,7 @@ def write_benchmark_clip(
     """Write an H.264 + AAC clip: a fine texture that pans, several moving shapes, sensor noise.
 
     `size` is (width, height) in even pixels, `noise` its standard deviation in grey levels. The defaults gave
-    0.8 Mbit/s and 0.61 ms of decoding per frame; two real clips of this size had 0.5 and 1.1 Mbit/s, 0.47 and 0.78 ms.
+    0.9 Mbit/s and 0.65 ms of decoding per frame; two real clips of this size had 0.5 and 1.1 Mbit/s, 0.47 and 0.78 ms.
     The same arguments give the same bytes.
     """
     rate = Fraction(fps).limit_denominator(1001)

@@ -26,6 +26,9 @@ class DataConfig(_Section):
         (),
         description="Columns with sentences that describe the clip, for a contrastive model; each batch takes one.",
     )
+    vocabulary: tuple[str, ...] = Field(
+        (), description="Columns whose words a tokenizer from scratch learns; default: those of `captions`."
+    )
     caption_templates: tuple[str, ...] = Field(
         ("{}",), description="Sentences around a caption, each with {}; each batch takes one.", min_length=1
     )

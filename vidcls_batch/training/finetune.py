@@ -40,8 +40,7 @@ def finetune(config: FinetuneConfig) -> FinetuneResult:
     torch.manual_seed(config.optimization.seed)
     generator = torch.Generator().manual_seed(config.optimization.seed)
     labels = load_label_set(config.label_set).labels
-    texts = _training_texts(config.data)
-    start = prepare_start(config.model, labels=labels, texts=[t for c in texts for t in c], folder=config.output.path)
+    start = prepare_start(config.model, labels=labels, texts=_vocabulary_texts(config.data), folder=config.output.path)
     train = _cached(config.data.train, config.data, start.spec)
     train = train.take(select_rows(train.rows, config.data.where))
     evaluation = _cached(config.data.evaluation, config.data, start.spec)
@@ -88,7 +87,7 @@ def _task(
     answers = _class_ids(evaluation.rows, config.data.label, labels)
     if start.tokenizer is None:
         return start.model, ClassTargets(_class_ids(train.rows, config.data.label, labels)), ClassTargets(answers)
-    columns = _caption_columns(train.rows, config.data)
+    columns = _caption_columns(train.rows, config.data.captions, config.data.caption_templates)
     learns = CaptionTargets(
         columns, tokens=tokenize([t for c in columns for t in c], start.tokenizer), generator=generator
     )
@@ -109,16 +108,18 @@ def _cached(manifest: str, data: DataConfig, spec: InputSpec) -> CachedClips:
     )
 
 
-def _training_texts(data: DataConfig) -> list[list[str]]:
+def _vocabulary_texts(data: DataConfig) -> list[str]:
     rows = read_rows(data.train)
-    return _caption_columns(rows[select_rows(rows, data.where)], data)
+    rows = rows[select_rows(rows, data.where)]
+    columns = _caption_columns(rows, data.vocabulary or data.captions, data.caption_templates)
+    return sorted({text for column in columns for text in column})
 
 
-def _caption_columns(rows: pd.DataFrame, data: DataConfig) -> list[list[str]]:
-    """Each caption column in each template: the ways a batch may be captioned."""
+def _caption_columns(rows: pd.DataFrame, columns: Sequence[str], templates: Sequence[str]) -> list[list[str]]:
+    """Each column in each template: the ways a batch may be captioned."""
     return [
         [template.replace("{}", str(caption)) for caption in _column(rows, column)]
-        for column, template in product(data.captions, data.caption_templates)
+        for column, template in product(columns, templates)
     ]
 
 
