@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from typing import Protocol
 
 import pyarrow as pa
@@ -74,15 +75,17 @@ def label_in_passes(
             shares = [_share(unit, ids, attempt=attempt) for unit, ids in missing.items()]
         extra = canary.shares if attempt == 1 else []
         resized = resources.with_batch_size(size)
-        tables = label_shares([*shares, *extra], stages=stages, resources=resized, errors=errors)
-        for received, rows in enumerate(tables, start=1):
-            is_canary = pc.equal(rows["unit"], CANARY_ROUTE)
-            if pc.any(is_canary).as_py():
-                canary_rows.append(rows.filter(is_canary))
-            planned = rows.filter(pc.invert(is_canary))
-            sink.add(planned)
-            progress.add(Counter(planned["status"].to_pylist()))
-            _stop_when_hopeless(errors, received=received)
+        work = label_shares([*shares, *extra], stages=stages, resources=resized, errors=errors)
+        # Closed here, also when a commit fails: what still runs when Ray is shut down waits for it for ever.
+        with closing(work) as tables:
+            for received, rows in enumerate(tables, start=1):
+                is_canary = pc.equal(rows["unit"], CANARY_ROUTE)
+                if pc.any(is_canary).as_py():
+                    canary_rows.append(rows.filter(is_canary))
+                planned = rows.filter(pc.invert(is_canary))
+                sink.add(planned)
+                progress.add(Counter(planned["status"].to_pylist()))
+                _stop_when_hopeless(errors, received=received)
     missing = sink.missing(units)
     if missing:
         lost = sum(map(len, missing.values()))

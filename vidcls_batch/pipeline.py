@@ -6,7 +6,7 @@ import pickle
 import signal
 import threading
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -113,7 +113,7 @@ def _init_ray(address: str | None, *, num_cpus: int, object_store_mb: int | None
 
 def label_shares(
     shares: Sequence[UnitShare], *, stages: Stages, resources: StageResources, errors: BlockErrors
-) -> Iterator[pa.Table]:
+) -> Generator[pa.Table, None, None]:
     """Result tables (`schema.result_schema`) of the clips in `shares`, in no order; blocks that die are in `errors`."""
     with warnings.catch_warnings():
         # Retry limits still travel through ray_remote_args in this version, which warns of 2.64; so does a stage that

@@ -20,6 +20,7 @@ from vidcls_batch.dataset.unit_files import (
     read_predictions,
 )
 from vidcls_batch.dataset.verify import unmark_success
+from vidcls_batch.errors import StorageError
 from vidcls_batch.storage import Store
 
 __all__ = ["CommittedUnit", "UnitCollector", "committed_units", "pending_units", "read_predictions", "replace_rows"]
@@ -110,7 +111,7 @@ class UnitCollector:
         found = {}
         for unit in sorted(wanted):
             opened = self._open.get(unit)
-            clips = read_unit(self._store, unit) if opened is None else opened.clips
+            clips = self._planned(unit) if opened is None else opened.clips
             ids = clips["clip_id"]
             if opened is not None:
                 ids = ids.filter(pa.array(~opened.received))
@@ -123,6 +124,15 @@ class UnitCollector:
         """Units with some rows in memory."""
         return sorted(self._open)
 
+    def _planned(self, unit: int) -> pa.Table:
+        try:
+            return read_unit(self._store, unit)
+        except FileNotFoundError as error:
+            raise StorageError(
+                f"The plan of unit {unit} is no longer in {self._store.uri}: has the folder been moved or unmounted? "
+                "Bring it back and run the same command again."
+            ) from error
+
     def _check_columns(self, rows: pa.Table) -> None:
         lacking = sorted({*ROUTE, *self._results} - set(rows.column_names))
         unknown = sorted(set(rows.column_names) - {*ROUTE, *self._results})
@@ -132,7 +142,7 @@ class UnitCollector:
     def _take(self, unit: int, rows: pa.Table) -> _OpenUnit:
         opened = self._open.get(unit)
         if opened is None:
-            clips = read_unit(self._store, unit)
+            clips = self._planned(unit)
             opened = self._open[unit] = _OpenUnit(clips, np.zeros(clips.num_rows, np.bool_))
         found = pc.index_in(rows["clip_id"], value_set=opened.clips["clip_id"].combine_chunks())
         if found.null_count:
