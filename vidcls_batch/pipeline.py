@@ -75,8 +75,6 @@ def ray_cluster(address: str | None, *, resources: ResourcesConfig) -> Iterator[
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     # The default of 30 s is not enough for the raylet's start on a busy machine.
     os.environ.setdefault("RAY_raylet_start_wait_time_s", "240")
-    # Warnings about Ray's own innards mean nothing to who reads a run's output; its log files keep them.
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     on_sigterm = signal.getsignal(signal.SIGTERM)
     num_cpus = resources.num_cpus or len(os.sched_getaffinity(0))
     try:
