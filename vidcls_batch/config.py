@@ -135,7 +135,10 @@ class SamplingConfig(_Section):
     rule: SamplingRule | None = None
     stride: int | None = Field(None, ge=1)
     fps: float | None = Field(None, gt=0)
-    views: int | None = Field(None, ge=1, le=64)
+    views: int | None = Field(None, ge=1, le=64, description="Windows in time whose scores are averaged.")
+    crops: Literal[1, 3] | None = Field(
+        None, description="3: each view is seen at the start, centre and end of the picture's longer side."
+    )
 
 
 class MemberConfig(_Section):

@@ -27,7 +27,8 @@ class Sampling:
     `uniform`: the centres of `num_frames` equal segments. `stride`: every `stride`-th frame. `fps`: frames at `fps` per
     second. For `stride` and `fps`, `views` windows are spread evenly from the first to the last possible start (one
     view: the middle). For `uniform`, view v of V takes the segment offset (v + 0.5) / V. A clip too short for the
-    window repeats its frames.
+    window repeats its frames. With three `crops` each view is seen three times: the square at the start, in the middle
+    and at the end of the picture's longer side.
     """
 
     num_frames: int
@@ -35,11 +36,17 @@ class Sampling:
     stride: int | None = None
     fps: float | None = None
     views: int = 1
+    crops: Literal[1, 3] = 1
+
+    @property
+    def num_views(self) -> int:
+        """What a member scores and averages: `views` in time, each with its `crops`."""
+        return self.views * self.crops
 
     @property
     def num_slots(self) -> int:
         """Frames in all views together."""
-        return self.num_frames * self.views
+        return self.num_frames * self.num_views
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +54,7 @@ class FrameRequest:
     """What one decode of a clip delivers, the same for each clip of a run: all members' frames at one size.
 
     Frames are scaled so that the image covers `height` x `width` (shorter side fits, aspect ratio kept, antialiased),
-    then centre-cropped. Slots are the samplings' frames one after another, view after view.
+    then cropped. Slots are the samplings' frames one after another, view after view, crop after crop within a view.
     """
 
     samplings: tuple[Sampling, ...]

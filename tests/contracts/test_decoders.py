@@ -143,6 +143,24 @@ def test_colour_range_and_matrix_are_honoured(name, backend):
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("name", ["h264", "h264_rotated_90"])
+def test_three_crops_of_each_view_come_from_one_decode(name, backend):
+    side, views = 120, Sampling(4, "stride", stride=2, views=2, crops=3)
+    centre = Sampling(4, "stride", stride=2, views=2)
+    shape = (160, 120) if "rotated" in name else (120, 160)
+    whole = decode_in_process(clip(name), FrameRequest((centre,), *shape), backend=backend).frames
+    decoded = decode_in_process(clip(name), FrameRequest((views, centre), side, side), backend=backend)
+    crops = decoded.frames[: views.num_slots].reshape(2, 3, 4, side, side, 3)
+    pictures = whole.reshape(2, 4, *whole.shape[1:])
+    for position, offset in enumerate((0, 20, 40)):
+        part = np.take(pictures, range(offset, offset + side), axis=2 if "rotated" in name else 3)
+        assert np.array_equal(crops[:, position], part)
+    assert np.array_equal(decoded.frames[views.num_slots :], crops[:, 1].reshape(-1, side, side, 3))
+    quality = decoded.report.quality
+    assert (quality.frames_requested, quality.frames_decoded, quality.frames_repeated) == (32, 8, 0)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_time_range_of_a_long_file_shows_that_part(backend):
     decoded = decode_in_process(
         clip("h264"),

@@ -39,7 +39,7 @@ def tiny(family: str, tmp_path_factory: pytest.TempPathFactory) -> TinyCheckpoin
 
 
 def member_config(
-    family: str, tiny: TinyCheckpoint, *, views: int | None = None, labels: tuple[str, ...] | None = None
+    family: str, tiny: TinyCheckpoint, *, sampling: SamplingConfig | None = None, labels: tuple[str, ...] | None = None
 ) -> MemberConfig:
     if labels is None and tiny.needs_labels:
         labels = LABELS
@@ -48,7 +48,7 @@ def member_config(
         family=family,
         checkpoint=str(tiny.path),
         labels=None if labels is None else LabelSetConfig(labels=labels),
-        sampling=SamplingConfig(num_frames=tiny.num_frames, views=views),
+        sampling=(sampling or SamplingConfig()).model_copy(update={"num_frames": tiny.num_frames}),
     )
 
 
@@ -103,9 +103,12 @@ def test_the_order_of_channels_matters(member: Member) -> None:
     assert not torch.allclose(member.logits(frames), member.logits(frames.flip(-1)), atol=1e-4)
 
 
-def test_views_are_scored_one_by_one(family: str, tiny: TinyCheckpoint, member: Member) -> None:
+@pytest.mark.parametrize("sampling", [SamplingConfig(views=3), SamplingConfig(crops=3)], ids=["views", "crops"])
+def test_views_are_scored_one_by_one(
+    family: str, tiny: TinyCheckpoint, member: Member, sampling: SamplingConfig
+) -> None:
     many = load_member(
-        member_config(family, tiny, views=3),
+        member_config(family, tiny, sampling=sampling),
         labels=LABELS,
         device="cpu",
     )

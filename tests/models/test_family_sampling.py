@@ -15,6 +15,7 @@ UNIFORM = Sampling(num_frames=8)
         (STRIDE, {}, STRIDE),
         (STRIDE, {"stride": 2}, Sampling(16, "stride", stride=2)),
         (STRIDE, {"views": 5}, Sampling(16, "stride", stride=4, views=5)),
+        (STRIDE, {"views": 5, "crops": 3}, Sampling(16, "stride", stride=4, views=5, crops=3)),
         (STRIDE, {"rule": "uniform"}, Sampling(16)),
         (STRIDE, {"fps": 7.5}, Sampling(16, "fps", fps=7.5)),
         (UNIFORM, {"stride": 8}, Sampling(8, "stride", stride=8)),

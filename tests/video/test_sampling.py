@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vidcls_batch.types import FrameRequest, Sampling
-from vidcls_batch.video.sampling import frame_range, repeated_slots, slot_indices, view_starts
+from vidcls_batch.video.sampling import crop_of_slots, frame_range, repeated_slots, slot_indices, view_starts
 
 
 def times(count: int, fps: float = 30.0) -> np.ndarray:
@@ -160,6 +160,7 @@ samplings = st.builds(
     stride=st.integers(1, 40),
     fps=st.floats(0.1, 240),
     views=st.integers(1, 12),
+    crops=st.sampled_from([1, 3]),
 )
 
 
@@ -182,3 +183,52 @@ def test_any_request_gets_frames_of_its_range_in_order_within_each_view(members,
     assert slots.max() < stop
     falls = np.flatnonzero(np.diff(slots) < 0) + 1
     assert set(falls.tolist()) <= set(view_starts(wanted))
+
+
+@pytest.mark.parametrize(("views", "published"), [(10, 30), (5, 15), (4, 12), (1, 3)])
+def test_three_crops_triple_the_published_views_without_further_frames(views, published):
+    centre, three = Sampling(8, "stride", stride=4, views=views), Sampling(8, "stride", stride=4, views=views, crops=3)
+    assert three.num_views == published
+    assert view_starts(request(three)) == list(range(0, 8 * published, 8))
+    by_view = np.array(indices(three, 300)).reshape(views, 3, 8)
+    assert np.array_equal(by_view, np.array(indices(centre, 300)).reshape(views, 1, 8).repeat(3, axis=1))
+
+
+def test_slots_know_their_crop():
+    both = request(Sampling(2, views=2), Sampling(1, views=2, crops=3))
+    assert crop_of_slots(both).tolist() == [1, 1, 1, 1, 0, 1, 2, 0, 1, 2]
+
+
+def mmaction2_dense_sample(count: int, *, sample_range: int, num_positions: int, num_clips: int) -> list[int]:
+    """DenseSampleFrames(test_mode=True) of mmaction2 1.2, datasets/transforms/loading.py."""
+    sample_position = max(1, 1 + count - sample_range)
+    base_offsets = np.arange(num_clips) * (sample_range // num_clips)
+    starts = np.linspace(0, sample_position - 1, num=num_positions, dtype=int)
+    return ((starts[:, None] + base_offsets[None, :]) % count).reshape(-1).tolist()
+
+
+@pytest.mark.parametrize("count", [64, 65, 250, 300])
+def test_dense_views_start_within_a_stride_of_mmaction2s_dense_sampling(count):
+    # Theirs keeps room for a whole stride behind the last frame, ours ends with the clip's last frame.
+    theirs = mmaction2_dense_sample(count, sample_range=64, num_positions=10, num_clips=8)
+    ours = np.array(indices(Sampling(8, "stride", stride=8, views=10), count)).reshape(10, 8)
+    ahead = ours - np.array(theirs).reshape(10, 8)
+    assert np.all(np.diff(ours, axis=1) == 8)
+    assert np.all((ahead >= 0) & (ahead <= 8))
+    assert np.all(ahead[0] == 0)
+
+
+def pytorchvideo_uniform_starts(duration_s: float, *, clip_s: float, num_clips: int) -> list[float]:
+    """Starts of ConstantClipsPerVideoSampler (pytorchvideo 0.1.5, data/clip_sampling.py), the zoo's test sampler."""
+    last_start = max(duration_s - clip_s, 0)
+    return [last_start * i / max(num_clips - 1, 1) for i in range(num_clips)]
+
+
+@pytest.mark.parametrize("count", [250, 300])
+@pytest.mark.parametrize(("num_frames", "stride", "views"), [(8, 8, 10), (16, 5, 10), (13, 6, 10), (32, 2, 10)])
+def test_views_start_within_a_stride_of_pytorchvideos_uniform_sampler(count, num_frames, stride, views):
+    clip_s, fps = num_frames * stride / 30, 30
+    theirs = np.array(pytorchvideo_uniform_starts(count / fps, clip_s=clip_s, num_clips=views)) * fps
+    ours = np.array(indices(Sampling(num_frames, "stride", stride=stride, views=views), count))
+    ahead = ours.reshape(views, num_frames)[:, 0] - theirs
+    assert np.all((ahead >= -0.5) & (ahead <= stride - 0.5))

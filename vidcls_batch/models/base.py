@@ -75,7 +75,7 @@ Network = Callable[["Tensor"], Scores]
 
 class Member(Protocol):
     """A loaded model. Frames are uint8 [B, slots, H, W, 3] on the member's device, `slots` view after view
-    (`input.sampling.num_slots`), H and W as the run decoded them; V is `input.sampling.views`, K is `len(labels)`.
+    (`input.sampling.num_slots`), H and W as the run decoded them; V is `input.sampling.num_views`, K is `len(labels)`.
     """
 
     name: str

@@ -70,6 +70,7 @@ def resolve_sampling(family_default: Sampling, override: SamplingConfig, *, fixe
         stride=stride if rule == "stride" else None,
         fps=fps if rule == "fps" else None,
         views=override.views or family_default.views,
+        crops=override.crops or family_default.crops,
     )
 
 

@@ -44,7 +44,7 @@ class LoadedMember:
         from vidcls_batch.models.preprocess import preprocess
 
         self._check(frames)
-        clips, views, num_frames = len(frames), self.input.sampling.views, self.input.sampling.num_frames
+        clips, views, num_frames = len(frames), self.input.sampling.num_views, self.input.sampling.num_frames
         with torch.inference_mode():
             pixels = preprocess(frames.flatten(0, 1), self.input, dtype=self.dtype)
             scores = self.network(pixels.view(clips * views, num_frames, *pixels.shape[1:]))

@@ -6,10 +6,11 @@ from collections.abc import Callable
 import numpy as np
 
 from vidcls_batch.types import DecodedClip, DecodeLimits, DecodeReport, FrameRequest, Frames
-from vidcls_batch.video.decoders.base import Decoder, OpenClip, make_decoder
+from vidcls_batch.video.decoders.base import Decoder, OpenClip, ReadReport, make_decoder
 from vidcls_batch.video.probe import check_num_bytes, decode_error
 from vidcls_batch.video.quality import measure_quality
-from vidcls_batch.video.sampling import Indices, slot_indices
+from vidcls_batch.video.rescale import Row
+from vidcls_batch.video.sampling import CENTRE, Indices, crop_of_slots, slot_indices
 
 
 def decode_in_process(
@@ -54,16 +55,33 @@ def decode_into(
         if opened is not None:
             opened(clip)
         slots = _slots(clip, request, start_s, end_s)
-        wanted, first_slots, sources = np.unique(slots, return_index=True, return_inverse=True)
-        read = clip.read(wanted.tolist(), [out[slot] for slot in first_slots])
-    for slot in np.flatnonzero(first_slots[sources] != np.arange(len(slots))):
-        out[slot] = out[first_slots[sources[slot]]]
+        read = _read_slots(clip, request, slots, out)
     corrupt = np.isin(slots, list(read.corrupt))
     quality = measure_quality(
         request, out, slots=slots, pts_s=clip.pts_s, corrupt=corrupt, packet_errors=read.packet_errors
     )
     elapsed_ms = (time.perf_counter() - start) * 1000
     return DecodeReport(facts=clip.facts, quality=quality, decoder=clip.decoder, decode_ms=elapsed_ms)
+
+
+def _read_slots(clip: OpenClip, request: FrameRequest, slots: Indices, out: Frames) -> ReadReport:
+    """Decode and convert each distinct frame once, into the first slots that show it; the others are copies."""
+    shown = list(zip(slots.tolist(), crop_of_slots(request).tolist(), strict=True))
+    first: dict[tuple[int, int], int] = {}
+    for slot, picture in enumerate(shown):
+        first.setdefault(picture, slot)
+    wanted = sorted({index for index, _ in shown})
+    read = clip.read(wanted, [_row(index, first, out) for index in wanted])
+    for slot, picture in enumerate(shown):
+        if first[picture] != slot:
+            out[slot] = out[first[picture]]
+    return read
+
+
+def _row(index: int, first: dict[tuple[int, int], int], out: Frames) -> Row:
+    if (index, 0) not in first:
+        return out[first[index, CENTRE]]
+    return out[first[index, 0]], out[first[index, CENTRE]], out[first[index, 2]]
 
 
 def _slots(clip: OpenClip, request: FrameRequest, start_s: float | None, end_s: float | None) -> Indices:

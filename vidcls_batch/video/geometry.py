@@ -45,6 +45,20 @@ def cover_crop(picture: PictureShape, *, height: int, width: int) -> CoverCrop:
     )
 
 
+def crop_corners(plan: CoverCrop, *, height: int, width: int) -> tuple[tuple[int, int], ...]:
+    """Top and left of three crops: at the start, in the centre and at the end of the turned picture's longer side.
+
+    SlowFast's uniform_crop and MMAction2's ThreeCrop, left to right and top to bottom.
+    """
+    turned = (
+        (plan.scaled_width, plan.scaled_height) if plan.quarter_turns % 2 else (plan.scaled_height, plan.scaled_width)
+    )
+    bottom, right = turned[0] - height, turned[1] - width
+    if bottom > right:
+        return (0, plan.left), (plan.top, plan.left), (bottom, plan.left)
+    return (plan.top, 0), (plan.top, plan.left), (plan.top, right)
+
+
 def _even(length: float, *, at_least: int) -> int:
     # The side that fits keeps its exact length, the other goes to the nearest even one: chroma planes are half as wide.
     return at_least if abs(length - at_least) < 0.5 else round(length / 2) * 2

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from vidcls_batch.video.geometry import CoverCrop, PictureShape, cover_crop
+from vidcls_batch.video.geometry import CoverCrop, PictureShape, cover_crop, crop_corners
 
 if TYPE_CHECKING:
     from av.video.frame import VideoFrame
@@ -30,6 +30,11 @@ _INTERMEDIATE_BY_PREFIX = (
 )
 
 
+# Where a picture goes, uint8 [height, width, 3]: its centre, or its crops at the start, in the centre and at the end of
+# the longer side.
+Row = NDArray[np.uint8] | tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.uint8]]
+
+
 class Rescaler:
     """Writes pictures into RGB rows of one size. Keeps swscale's contexts, so one object serves many pictures."""
 
@@ -40,15 +45,25 @@ class Rescaler:
         self._scale, self._to_rgb = VideoReformatter(), VideoReformatter()
         self._plans: dict[PictureShape, CoverCrop] = {}
 
-    def write(self, picture: "VideoFrame", *, sample_aspect: float, out: NDArray[np.uint8]) -> None:
-        """Fill `out`, uint8 [height, width, 3]: scaled to cover, turned upright, centre-cropped."""
+    def write(self, picture: "VideoFrame", *, sample_aspect: float, out: Row) -> None:
+        """Fill `out` with the picture scaled to cover and turned upright.
+
+        One row gets the centre; three get the start, the centre and the end of the longer side.
+        """
         shape = PictureShape(picture.width, picture.height, sample_aspect, picture.rotation)
         plan = self._plans.get(shape)
         if plan is None:
             plan = self._plans[shape] = cover_crop(shape, height=self._height, width=self._width)
         rgb = self._rgb(picture, plan)
         upright = np.rot90(rgb, plan.quarter_turns) if plan.quarter_turns else rgb
-        out[...] = upright[plan.top : plan.top + self._height, plan.left : plan.left + self._width]
+        if isinstance(out, np.ndarray):
+            out[...] = self._cut(upright, plan.top, plan.left)
+            return
+        for crop, (top, left) in zip(out, crop_corners(plan, height=self._height, width=self._width), strict=True):
+            crop[...] = self._cut(upright, top, left)
+
+    def _cut(self, upright: NDArray[np.uint8], top: int, left: int) -> NDArray[np.uint8]:
+        return upright[top : top + self._height, left : left + self._width]
 
     def _rgb(self, picture: "VideoFrame", plan: CoverCrop) -> NDArray[np.uint8]:
         scaled = self._scale.reformat(

@@ -10,6 +10,7 @@ from vidcls_batch.types import FrameRequest, Sampling, SamplingRule
 # Container clocks tick in 1/90000 s or coarser, manifests are written with milliseconds: a frame this little after a
 # boundary is the frame at the boundary.
 TIME_TOLERANCE_S = 1e-3
+CENTRE = 1  # of the crops 0, 1, 2 along the longer side
 
 Times = NDArray[np.float64]
 Indices = NDArray[np.int64]
@@ -23,7 +24,7 @@ def slot_indices(request: FrameRequest, *, pts_s: Times, start_s: float | None, 
     """
     first, stop = frame_range(pts_s, start_s=start_s, end_s=end_s)
     times = pts_s[first:stop]
-    chosen = [_RULES[s.rule](s, times) for s in request.samplings]
+    chosen = [_with_crops(_RULES[s.rule](s, times), s) for s in request.samplings]
     return first + np.concatenate(chosen)
 
 
@@ -47,6 +48,12 @@ def frame_range(pts_s: Times, *, start_s: float | None, end_s: float | None) -> 
     return first, max(stop, first + 1)
 
 
+def crop_of_slots(request: FrameRequest) -> NDArray[np.int64]:
+    """Which crop each slot shows, int64 [num_slots]: 0 the start of the longer side, 1 the centre, 2 the end."""
+    crops = {1: [CENTRE], 3: [0, CENTRE, 2]}
+    return np.concatenate([np.tile(np.repeat(crops[s.crops], s.num_frames), s.views) for s in request.samplings])
+
+
 def repeated_slots(request: FrameRequest, slots: Indices) -> NDArray[np.bool_]:
     """True for each slot that shows the same frame as the slot before it in its view, bool [num_slots]."""
     repeated = np.zeros(len(slots), dtype=np.bool_)
@@ -56,13 +63,18 @@ def repeated_slots(request: FrameRequest, slots: Indices) -> NDArray[np.bool_]:
 
 
 def view_starts(request: FrameRequest) -> list[int]:
-    """Slot at which each view of each sampling starts."""
+    """Slot at which each view of each sampling starts, each crop being a view."""
     starts, slot = [], 0
     for sampling in request.samplings:
-        for _ in range(sampling.views):
+        for _ in range(sampling.num_views):
             starts.append(slot)
             slot += sampling.num_frames
     return starts
+
+
+def _with_crops(indices: Indices, sampling: Sampling) -> Indices:
+    views = indices.reshape(sampling.views, 1, sampling.num_frames)
+    return views.repeat(sampling.crops, axis=1).reshape(-1)
 
 
 def _uniform(sampling: Sampling, times: Times) -> Indices:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from vidcls_batch.errors import ConfigError
 from vidcls_batch.types import DecodeLimits, VideoFacts
+from vidcls_batch.video.rescale import Row
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +38,11 @@ class OpenClip(Protocol):
     def decoder(self) -> str:
         """The backend at work and its version: `pyav-18.1.0`."""
 
-    def read(self, wanted: Sequence[int], rows: Sequence[NDArray[np.uint8]]) -> ReadReport:
-        """Write the frames at the indices `wanted` (ascending, distinct) into `rows`, uint8 [height, width, 3] each.
+    def read(self, wanted: Sequence[int], rows: Sequence[Row]) -> ReadReport:
+        """Write the frames at the indices `wanted` (ascending, distinct) into `rows`.
+
+        A row is uint8 [height, width, 3], the picture's centre, or a tuple of three: the crops at the start, in the
+        centre and at the end of its longer side.
 
         A frame that cannot be decoded shows what a player would: the one before it. Raises ClipError.
         """

@@ -20,7 +20,7 @@ from vidcls_batch.video.decoders.pyav_sequential import (
 )
 from vidcls_batch.video.libav_log import Message, tells_of_damage
 from vidcls_batch.video.probe import OpenedVideo, av_failures_become_clip_errors, open_video
-from vidcls_batch.video.rescale import Rescaler
+from vidcls_batch.video.rescale import Rescaler, Row
 from vidcls_batch.video.timeline import PacketErrors, Timeline, has_timed_packets, read_timeline, video_packets
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ class PlannedClip:
         """See OpenClip.decoder."""
         return self.reference.decoder
 
-    def read(self, wanted: Sequence[int], rows: Sequence[NDArray[np.uint8]]) -> ReadReport:
+    def read(self, wanted: Sequence[int], rows: Sequence[Row]) -> ReadReport:
         """See OpenClip.read.
 
         The plan is never trusted: a damaged packet or picture, or a wanted frame that does not come, and the whole file
@@ -119,7 +119,7 @@ class PlannedClip:
             codec.flush_buffers()
         return sample_aspect(stream)
 
-    def _read_planned(self, wanted: Sequence[int], rows: Sequence[NDArray[np.uint8]]) -> bool:
+    def _read_planned(self, wanted: Sequence[int], rows: Sequence[Row]) -> bool:
         reference = self.reference
         codec = prepared_codec(
             self.video.stream, num_threads=reference.num_threads, limits=reference.limits, fast=reference.fast
@@ -136,7 +136,7 @@ class PlannedClip:
         codec: "VideoCodecContext",
         packets: "Iterator[Packet[VideoStream]]",
         messages: Sequence[Message],
-        row_by_pts: dict[int, NDArray[np.uint8]],
+        row_by_pts: dict[int, Row],
     ) -> bool:
         """Decode from a key packet on and take wanted pictures out of `row_by_pts`; False when something is wrong."""
         may_drop = self.facts.codec in _DROPS_NONREF_SAFELY

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from vidcls_batch.types import DecodeLimits, VideoFacts
 from vidcls_batch.video.decoders.base import ReadReport, backend_label
 from vidcls_batch.video.probe import OpenedVideo, av_failures_become_clip_errors, decode_error, open_video, too_large
-from vidcls_batch.video.rescale import Rescaler
+from vidcls_batch.video.rescale import Rescaler, Row
 from vidcls_batch.video.timeline import PacketErrors, Timeline, has_timed_packets, read_timeline, video_packets
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ class SequentialClip:
         else:
             self.pts_s = np.arange(len(times)) / (self.facts.fps or _FALLBACK_FPS)
 
-    def read(self, wanted: Sequence[int], rows: Sequence[NDArray[np.uint8]]) -> ReadReport:
+    def read(self, wanted: Sequence[int], rows: Sequence[Row]) -> ReadReport:
         """See OpenClip.read."""
         errors = PacketErrors()
         corrupt: set[int] = set()

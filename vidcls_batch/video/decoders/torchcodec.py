@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from vidcls_batch.types import DecodeLimits, VideoFacts
 from vidcls_batch.video.decoders.base import OpenClip, ReadReport, backend_label
 from vidcls_batch.video.decoders.pyav import PlannedClip, PlannedDecoder, starts_groups_with_idr
-from vidcls_batch.video.rescale import Rescaler
+from vidcls_batch.video.rescale import Rescaler, Row
 
 if TYPE_CHECKING:
     from torchcodec.decoders import VideoDecoder
@@ -75,7 +75,7 @@ class TorchcodecClip:
         """See OpenClip.pts_s."""
         return self.planned.pts_s
 
-    def read(self, wanted: Sequence[int], rows: Sequence[NDArray[np.uint8]]) -> ReadReport:
+    def read(self, wanted: Sequence[int], rows: Sequence[Row]) -> ReadReport:
         """See OpenClip.read."""
         from av.video.frame import VideoFrame
 
