@@ -19,6 +19,7 @@ from vidcls_batch.errors import (
     ConfigError,
     IncompleteRunError,
     ManifestError,
+    PreflightError,
     RunMismatchError,
     StorageError,
     VerificationError,
@@ -35,6 +36,7 @@ EXIT_CODES: dict[type[VidclsError], int] = {
     VerificationError: 5,
     StorageError: 6,
     ClusterError: 7,
+    PreflightError: 8,
 }
 EXIT_INTERRUPTED = 130
 
@@ -74,15 +76,37 @@ def manifest(
         _tell({"videos": count, "manifest": output}, f"{count:,} videos listed in {output}", as_json)
 
 
-@app.command(epilog="Example: vidcls plan configs/demo.yaml --set run=/tmp/run1")
-def plan(config: ConfigArg, overrides: SetOption = None, as_json: JsonOption = False) -> None:
-    """Check everything a run needs and cut its manifest into work units; labels nothing."""
-    from vidcls_batch.labeling_run import plan_run
+@app.command(epilog="Example: vidcls plan configs/demo.yaml --prices configs/prices/example.yaml")
+def plan(
+    config: ConfigArg,
+    overrides: SetOption = None,
+    check: Annotated[
+        bool, typer.Option("--check", help="For CI: write nothing into the run folder; exit 8 on what would hurt it.")
+    ] = False,
+    sample: Annotated[int, typer.Option(help="Clips to probe; 0 only plans.", min=0)] = 24,
+    seconds: Annotated[float, typer.Option(help="Time for probing and timing the members.", min=1)] = 60.0,
+    seed: Annotated[int, typer.Option(help="Chooses the sample.")] = 0,
+    max_failures: Annotated[float, typer.Option(help="Share of failing clips that is borne.", min=0, max=1)] = 0.2,
+    prices: Annotated[Path | None, typer.Option(help="A price table, see configs/prices/.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Check all a run needs, cut its manifest into units, probe a sample and say what the run will take."""
+    from vidcls_batch.preflight.command import plan_and_probe
+    from vidcls_batch.preflight.preflight import PreflightSettings
     from vidcls_batch.progress import ConsoleProgress
 
+    settings = PreflightSettings(num_clips=sample, seconds=seconds, seed=seed, most_failures=max_failures)
     with _failures_told(as_json), ConsoleProgress() as progress:
-        summary = plan_run(load_config(config, overrides=overrides or ()), progress=progress)
-        _tell(asdict(summary), str(summary), as_json)
+        report = plan_and_probe(
+            load_config(config, overrides=overrides or ()),
+            settings=settings,
+            prices=prices,
+            leave_no_trace=check,
+            progress=progress,
+        )
+        _tell(report.as_json(), str(report), as_json)
+        if check:
+            report.require_fit()
 
 
 @app.command(epilog="Example: vidcls run configs/demo.yaml --set run=s3://bucket/runs/demo")

@@ -72,6 +72,10 @@ class RunMismatchError(VidclsError):
     """The run folder belongs to another config, manifest or code; the message shows the difference."""
 
 
+class PreflightError(VidclsError):
+    """A pre-flight found what would hurt the run: too many failing clips, too little memory."""
+
+
 class IncompleteRunError(VidclsError):
     """The run ended without one row for each planned clip; the same command again resumes it."""
 

@@ -9,12 +9,13 @@ from dataclasses import asdict, dataclass
 from vidcls_batch.canary import check_canary, choose_canary
 from vidcls_batch.config import Config, ray_address
 from vidcls_batch.dataset.commit import UnitCollector, pending_units
-from vidcls_batch.dataset.plan import Plan, load_plan, make_plan
+from vidcls_batch.dataset.plan import Plan
 from vidcls_batch.dataset.run_record import write_run_record
 from vidcls_batch.dataset.verify import is_marked_success, mark_success, verify_run
 from vidcls_batch.errors import Status
 from vidcls_batch.passes import label_in_passes
 from vidcls_batch.pipeline import Stages, ray_cluster
+from vidcls_batch.planning import freeze_plan
 from vidcls_batch.progress import RunProgress, format_duration
 from vidcls_batch.resources import stage_resources
 from vidcls_batch.run_spec import RunSpec, resolve_run
@@ -47,49 +48,6 @@ class RunOutcome:
         return "\n".join([*lines, *(f"  warning       {w}" for w in self.warnings)])
 
 
-@dataclass(frozen=True, slots=True)
-class PlanSummary:
-    """What `vidcls plan` found."""
-
-    run_uri: str
-    num_clips: int
-    num_units: int
-    pending_units: int
-    members: tuple[str, ...]
-    frames_shape: tuple[int, ...]  # of one clip: slots, height, width, RGB
-    frame_bytes: int
-    columns: tuple[str, ...]
-    notes: tuple[str, ...]
-
-    def __str__(self) -> str:
-        slots, height, width, _ = self.frames_shape
-        lines = [
-            f"{self.num_clips:,} clips in {self.num_units:,} units ({self.pending_units:,} to do) in {self.run_uri}",
-            f"  members   {', '.join(self.members)}",
-            f"  decode    {slots} frames of {width}x{height} for each clip, {self.frame_bytes / 1e6:.1f} MB",
-            f"  columns   {', '.join(self.columns)}",
-        ]
-        return "\n".join([*lines, *(f"  note      {n}" for n in self.notes)])
-
-
-def plan_run(config: Config, *, progress: RunProgress) -> PlanSummary:
-    """Check all that a run needs and freeze its plan; labels nothing. Raises what `run_labeling` raises early."""
-    spec = resolve_run(config)
-    store = open_store(config.run.path, options=spec.storage)
-    plan = _plan(spec, store=store, progress=progress)
-    return PlanSummary(
-        run_uri=store.uri,
-        num_clips=plan.num_clips,
-        num_units=plan.num_units,
-        pending_units=len(pending_units(store, plan)),
-        members=tuple(m.name for m in spec.members),
-        frames_shape=spec.request.frames_shape,
-        frame_bytes=spec.frame_bytes,
-        columns=tuple(spec.schema(plan.extra_schema).names),
-        notes=tuple(spec.licence_notes()),
-    )
-
-
 def run_labeling(config: Config, *, progress: RunProgress) -> RunOutcome:
     """Label every clip of the manifest that has no committed row yet, then prove that each has exactly one.
 
@@ -102,7 +60,7 @@ def run_labeling(config: Config, *, progress: RunProgress) -> RunOutcome:
     for note in spec.licence_notes():
         progress.say(note)
     store = open_store(config.run.path, options=spec.storage)
-    plan = _plan(spec, store=store, progress=progress)
+    plan = freeze_plan(spec, store=store, progress=progress)
     pending = pending_units(store, plan)
     if not pending and is_marked_success(store):
         progress.say(f"Already finished, nothing to do: {plan.num_clips:,} clips in {store.uri}/predictions")
@@ -129,16 +87,6 @@ def proven_outcome(
         seconds=time.monotonic() - started,
         warnings=tuple(warnings),
     )
-
-
-def _plan(spec: RunSpec, *, store: Store, progress: RunProgress) -> Plan:
-    known = load_plan(store)
-    progress.say(f"Planning {spec.config.manifest.path} ..." if known is None else f"Resuming {store.uri} ...")
-    plan = make_plan(
-        spec.config, store=store, options=spec.storage, identity=spec.identity(), reserved=spec.reserved_columns
-    )
-    progress.say(f"{plan.num_clips:,} clips in {plan.num_units:,} units")
-    return plan
 
 
 def _label(

@@ -1,7 +1,6 @@
 """One clip through the stages of a run, in this process and without Ray: what `vidcls peek` shows."""
 
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ import pyarrow as pa
 
 from vidcls_batch.config import Config
 from vidcls_batch.errors import Status
-from vidcls_batch.resources import Capacity, stage_resources
+from vidcls_batch.resources import stage_resources, this_machine
 from vidcls_batch.run_spec import RunSpec, resolve_run
 from vidcls_batch.stages.classify import BlockClassifier, frames_of
 from vidcls_batch.stages.decode import CLIPS, BlockDecoder
@@ -71,7 +70,7 @@ def peek_at(
     """Label one clip as a run with `config` would. Raises ConfigError or CheckpointError; a bad clip is in the row."""
     spec = resolve_run(config)
     block = _decode(video, spec=spec, start_s=start_s, end_s=end_s)
-    resources = stage_resources(config.resources, capacity=_this_machine(), frame_bytes=spec.frame_bytes)
+    resources = stage_resources(config.resources, capacity=this_machine(), frame_bytes=spec.frame_bytes)
     row = BlockClassifier(spec.classify_settings(resources))(block).to_pylist()[0]
     written = None
     if sheet is not None and row["frames_decoded"]:
@@ -110,12 +109,6 @@ def _decode(video: str, *, spec: RunSpec, start_s: float | None, end_s: float | 
     }
     with BlockDecoder(spec.decode_settings()) as decoder:
         return decoder(pa.Table.from_pylist([clip], schema=CLIPS))
-
-
-def _this_machine() -> Capacity:
-    import torch
-
-    return Capacity(num_cpus=len(os.sched_getaffinity(0)), num_gpus=float(torch.cuda.device_count()), private=True)
 
 
 def _scores(labels: Sequence[str], scores: Sequence[float]) -> str:

@@ -1,6 +1,7 @@
 """How much of the machine each stage gets: pure arithmetic from the config and what the cluster has."""
 
 import math
+import os
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -42,6 +43,13 @@ class StageResources:
     def with_batch_size(self, batch_size: int) -> "StageResources":
         """The same with other blocks."""
         return replace(self, batch_size=batch_size)
+
+
+def this_machine() -> Capacity:
+    """This machine's cores and GPUs, as a private cluster would have them."""
+    import torch
+
+    return Capacity(num_cpus=len(os.sched_getaffinity(0)), num_gpus=float(torch.cuda.device_count()), private=True)
 
 
 def batch_size_for(frame_bytes: int, *, config: ResourcesConfig) -> int:

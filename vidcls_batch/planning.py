@@ -1,0 +1,79 @@
+"""Planning without labeling: check all that a run needs, freeze its plan. Needs no Ray."""
+
+from dataclasses import dataclass
+
+from vidcls_batch.config import Config
+from vidcls_batch.dataset.commit import pending_units
+from vidcls_batch.dataset.plan import Plan, load_plan, make_plan
+from vidcls_batch.progress import RunProgress
+from vidcls_batch.run_spec import RunSpec, resolve_run
+from vidcls_batch.storage import Store, open_store
+
+
+@dataclass(frozen=True, slots=True)
+class PlanSummary:
+    """What `vidcls plan` found."""
+
+    run_uri: str
+    num_clips: int
+    num_units: int
+    pending_units: int
+    members: tuple[str, ...]
+    frames_shape: tuple[int, ...]  # of one clip: slots, height, width, RGB
+    frame_bytes: int
+    columns: tuple[str, ...]
+    notes: tuple[str, ...]
+
+    def __str__(self) -> str:
+        slots, height, width, _ = self.frames_shape
+        lines = [
+            f"{self.num_clips:,} clips in {self.num_units:,} units ({self.pending_units:,} to do) in {self.run_uri}",
+            f"  members   {', '.join(self.members)}",
+            f"  decode    {slots} frames of {width}x{height} for each clip, {self.frame_bytes / 1e6:.1f} MB",
+            f"  columns   {', '.join(self.columns)}",
+        ]
+        return "\n".join([*lines, *(f"  note      {n}" for n in self.notes)])
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedRun:
+    """A run that could start now: its questions answered, its plan frozen."""
+
+    spec: RunSpec
+    store: Store
+    plan: Plan
+    pending: tuple[int, ...]  # units without a committed object
+
+    @property
+    def summary(self) -> PlanSummary:
+        """Its facts, for people and scripts."""
+        return PlanSummary(
+            run_uri=self.store.uri,
+            num_clips=self.plan.num_clips,
+            num_units=self.plan.num_units,
+            pending_units=len(self.pending),
+            members=tuple(m.name for m in self.spec.members),
+            frames_shape=self.spec.request.frames_shape,
+            frame_bytes=self.spec.frame_bytes,
+            columns=tuple(self.spec.schema(self.plan.extra_schema).names),
+            notes=tuple(self.spec.licence_notes()),
+        )
+
+
+def plan_run(config: Config, *, progress: RunProgress) -> PlannedRun:
+    """Check all that a run needs and freeze its plan; labels nothing. Raises what `run_labeling` raises early."""
+    spec = resolve_run(config)
+    store = open_store(config.run.path, options=spec.storage)
+    plan = freeze_plan(spec, store=store, progress=progress)
+    return PlannedRun(spec=spec, store=store, plan=plan, pending=tuple(pending_units(store, plan)))
+
+
+def freeze_plan(spec: RunSpec, *, store: Store, progress: RunProgress) -> Plan:
+    """Make the run's plan, or confirm the one that is there. Raises ManifestError, RunMismatchError, StorageError."""
+    known = load_plan(store)
+    progress.say(f"Planning {spec.config.manifest.path} ..." if known is None else f"Resuming {store.uri} ...")
+    plan = make_plan(
+        spec.config, store=store, options=spec.storage, identity=spec.identity(), reserved=spec.reserved_columns
+    )
+    progress.say(f"{plan.num_clips:,} clips in {plan.num_units:,} units")
+    return plan

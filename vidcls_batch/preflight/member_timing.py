@@ -1,0 +1,117 @@
+"""What each member costs on this machine, and how large a row of the table is: the real classifier stage, timed."""
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pyarrow as pa
+
+from vidcls_batch.dataset.commit import joined
+from vidcls_batch.dataset.unit_files import encode_unit
+from vidcls_batch.errors import Status
+from vidcls_batch.preflight.memory import resident_bytes
+from vidcls_batch.run_spec import RunSpec
+from vidcls_batch.schema import DECODED, ROUTE
+from vidcls_batch.stages.classify import BlockClassifier, ClassifySettings
+from vidcls_batch.stages.decode import FRAMES
+
+# On a CPU a clip costs the same in a small batch; on a GPU only a full one shows what the device can do.
+CPU_BATCH = 4
+MOST_ROUNDS = 20
+
+
+@dataclass(frozen=True, slots=True)
+class MemberTiming:
+    """One member in one classifier worker."""
+
+    name: str
+    clip_s: float  # wall per clip of the worker: `num_threads` cores, or one device
+    load_s: float
+    memory_bytes: int  # what this process grew by, weights and one batch; of the host's memory, not the device's
+
+
+@dataclass(frozen=True, slots=True)
+class Classified:
+    """All members together over the sampled clips."""
+
+    rows: pa.Table  # `schema.result_schema`
+    worker_bytes: int  # this process when it holds all members
+
+
+def timing_block(blocks: Sequence[pa.Table], *, spec: RunSpec, batch_size: int, device: str) -> pa.Table:
+    """`batch_size` clips (CPU_BATCH at most on a CPU): the sampled ones over and over, else black ones."""
+    size = batch_size if device == "cuda" else min(batch_size, CPU_BATCH)
+    if not blocks:
+        return _black_clips(size, spec)
+    times = math.ceil(size / len(blocks))
+    return pa.concat_tables([*blocks] * times).slice(0, size).combine_chunks()
+
+
+def time_members(
+    spec: RunSpec,
+    *,
+    settings: ClassifySettings,
+    block: pa.Table,
+    seconds: float,
+    clock: Callable[[], float] = time.perf_counter,
+) -> list[MemberTiming]:
+    """Load each member alone, score `block` once to warm up, then for its share of `seconds`; at least once."""
+    share = seconds / len(settings.members)
+    timings = []
+    for member, columns in zip(settings.members, settings.columns, strict=True):
+        before, started = resident_bytes(), clock()
+        alone = BlockClassifier(replace(settings, members=(member,), columns=(columns,), weights=(1.0,)))
+        loaded = clock()
+        alone(block)
+        rounds = [_timed(alone, block, clock)]
+        while len(rounds) < MOST_ROUNDS and clock() - loaded + rounds[-1] < share:
+            rounds.append(_timed(alone, block, clock))
+        timings.append(
+            MemberTiming(
+                name=member.name,
+                clip_s=min(rounds) / len(block),
+                load_s=loaded - started,
+                memory_bytes=max(0, resident_bytes() - before),
+            )
+        )
+    return timings
+
+
+def classify_sample(blocks: Sequence[pa.Table], *, spec: RunSpec, settings: ClassifySettings) -> Classified:
+    """Rows of the sampled clips by the whole ensemble, as a run would write them."""
+    classifier = BlockClassifier(settings)
+    rows = [classifier(block) for block in (blocks or [_black_clips(1, spec)])]
+    return Classified(rows=pa.concat_tables(rows), worker_bytes=resident_bytes())
+
+
+def row_bytes(rows: pa.Table, *, clips: pa.Table, schema: pa.Schema, compression: str) -> float:
+    """Bytes of a committed row, from encoding `rows` joined with their `clips` as a unit's file; its footer aside."""
+    results = rows.drop_columns(ROUTE.names)
+    table = joined(clips, results, schema=schema)
+
+    def size(part: pa.Table) -> int:
+        encoded = encode_unit(part, unit=0, owner="", fingerprint="", metadata={}, compression=compression)
+        return len(encoded)
+
+    return (size(table) - size(table.slice(0, 0))) / max(1, len(table))
+
+
+def evidence_bytes(schema: pa.Schema) -> int:
+    """Bytes a row's stored evidence (logits, embeddings) takes: lists of fixed length, which hardly compress."""
+    fixed = [f.type for f in schema if pa.types.is_fixed_size_list(f.type)]
+    return sum(t.list_size * t.value_type.bit_width // 8 for t in fixed)
+
+
+def _timed(classifier: BlockClassifier, block: pa.Table, clock: Callable[[], float]) -> float:
+    started = clock()
+    classifier(block)
+    return clock() - started
+
+
+def _black_clips(size: int, spec: RunSpec) -> pa.Table:
+    rows = [{"unit": 0, "clip_id": f"black-{i}", "status": Status.OK.value, "attempts": 1} for i in range(size)]
+    table = pa.Table.from_pylist(rows, schema=pa.schema([*ROUTE, *DECODED]))
+    frames = np.zeros((size, *spec.request.frames_shape), np.uint8)
+    return table.append_column(FRAMES, pa.FixedShapeTensorArray.from_numpy_ndarray(frames))
