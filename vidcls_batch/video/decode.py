@@ -79,9 +79,10 @@ def _read_slots(clip: OpenClip, request: FrameRequest, slots: Indices, out: Fram
 
 
 def _row(index: int, first: dict[tuple[int, int], int], out: Frames) -> Row:
+    centre: Frames = out[first[index, CENTRE]]
     if (index, 0) not in first:
-        return out[first[index, CENTRE]]
-    return out[first[index, 0]], out[first[index, CENTRE]], out[first[index, 2]]
+        return centre
+    return out[first[index, 0]], centre, out[first[index, 2]]
 
 
 def _slots(clip: OpenClip, request: FrameRequest, start_s: float | None, end_s: float | None) -> Indices:
