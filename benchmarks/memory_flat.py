@@ -9,6 +9,7 @@ Labels `--clips` short generated clips (40 distinct ones, linked) with the demo 
 import argparse
 import os
 import platform
+import sys
 import tempfile
 import time
 from collections.abc import Mapping
@@ -17,6 +18,9 @@ from pathlib import Path
 
 import psutil
 
+sys.path.insert(0, str(Path(__file__).parent))
+from process_tree import private_memory, processes
+
 from vidcls_batch.config import load_config
 from vidcls_batch.labeling_run import run_labeling
 from vidcls_batch.progress import SilentProgress
@@ -24,13 +28,6 @@ from vidcls_batch.synthetic.dataset import write_dataset
 
 DISTINCT_CLIPS = 40
 SHARES = (0.1, 0.25, 0.5, 0.75, 1.0)
-GROUPS = {
-    "decode worker": "_decode_block",
-    "classifier": "MapWorker",
-    "idle worker": "ray::IDLE",
-    "decoder child": "sandbox",
-    "raylet": "raylet/raylet",
-}
 
 
 class MemoryWatch(SilentProgress):
@@ -50,21 +47,16 @@ class MemoryWatch(SilentProgress):
 
 
 def _memory() -> str:
-    driver = psutil.Process()
-    largest: dict[str, int] = {}
-    for child in driver.children(recursive=True):
-        try:
-            title = " ".join(child.cmdline())
-            group = next((g for g, mark in GROUPS.items() if mark in title), "other")
-            # Shared memory (the object store) is counted in each process that has touched it: leave it out.
-            memory = child.memory_info()
-            largest[group] = max(largest.get(group, 0), memory.rss - memory.shared)
-        except psutil.Error:
-            continue
-    own = driver.memory_info()
-    parts = [f"driver {(own.rss - own.shared) >> 20} MiB"]
-    parts += [f"{group} {size >> 20}" for group, size in sorted(largest.items())]
-    return ", ".join(parts)
+    parts = []
+    for group, members in processes().items():
+        sizes = []
+        for process in members:
+            try:
+                sizes.append(private_memory(process))
+            except psutil.Error:
+                continue
+        parts.append(f"{group} {max(sizes, default=0) >> 20}")
+    return "MiB (largest of each): " + ", ".join(parts)
 
 
 def main() -> None:

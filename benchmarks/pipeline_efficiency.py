@@ -14,6 +14,7 @@ import multiprocessing as mp
 import os
 import platform
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Mapping
@@ -22,6 +23,9 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+
+sys.path.insert(0, str(Path(__file__).parent))
+from process_tree import CpuWatch
 
 from vidcls_batch.config import Config, parse_config
 from vidcls_batch.labeling_run import run_labeling
@@ -32,19 +36,27 @@ from vidcls_batch.schema import DECODED, ROUTE
 from vidcls_batch.stages.decode import FRAMES
 from vidcls_batch.synthetic.benchmark_clip import write_benchmark_clip
 
+Bare = tuple[list[tuple[float, int]], float]  # when batches were done; CPU seconds after the first
 DISTINCT_CLIPS = 40  # decoded again and again: the work is the same, making more would only take longer
 LABELS = [f"class {i}" for i in range(400)]
 
 
 class Clock(SilentProgress):
-    """When the run's batches came back."""
+    """When the run's batches came back, and what CPU time each part of it spent from the first to the last."""
 
     def __init__(self) -> None:
         self.batches: list[tuple[float, int]] = []
+        self.cpu: CpuWatch | None = None
+        self.looked = 0.0
 
     def add(self, statuses: Mapping[str, int]) -> None:
         if count := sum(statuses.values()):
             self.batches.append((time.perf_counter(), count))
+        if self.cpu is None:
+            self.cpu = CpuWatch()
+        elif time.perf_counter() - self.looked > 2:
+            self.cpu.look()
+            self.looked = time.perf_counter()
 
 
 def steady_rate(batches: list[tuple[float, int]]) -> float:
@@ -102,7 +114,7 @@ def make_config(folder: Path, *, run: str, num_clips: int) -> Config:
     )
 
 
-def bare_worker(config: Config, paths: list[str], batch: int, results: "mp.Queue[list[tuple[float, int]]]") -> None:
+def bare_worker(config: Config, paths: list[str], batch: int, results: "mp.Queue[Bare]") -> None:
     from vidcls_batch.stages.classify import BlockClassifier
     from vidcls_batch.types import DecodeLimits
     from vidcls_batch.video.decode import decode_into
@@ -115,7 +127,8 @@ def bare_worker(config: Config, paths: list[str], batch: int, results: "mp.Queue
     )
     request = spec.request
     decoder = make_decoder("auto", height=request.height, width=request.width)
-    done = []
+    done: list[tuple[float, int]] = []
+    cpu_before = 0.0
     for start in range(0, len(paths), batch):
         part = paths[start : start + batch]
         frames = np.zeros((len(part), *request.frames_shape), np.uint8)
@@ -125,35 +138,42 @@ def bare_worker(config: Config, paths: list[str], batch: int, results: "mp.Queue
         table = pa.Table.from_pylist(rows, schema=pa.schema([*ROUTE, *DECODED]))
         classifier(table.append_column(FRAMES, pa.FixedShapeTensorArray.from_numpy_ndarray(frames)))
         done.append((time.perf_counter(), len(part)))
-    results.put(done)
+        cpu_before = cpu_before or time.process_time()
+    results.put((done, time.process_time() - cpu_before))
 
 
-def bare_loop(config: Config, *, batch: int, cores: int) -> tuple[float, float]:
-    """Steady clips/s and seconds until the first batch."""
+def bare_loop(config: Config, *, batch: int, cores: int) -> tuple[float, float, float]:
+    """Steady clips/s, seconds until the first batch, CPU milliseconds per clip."""
     paths = Path(config.manifest.path).read_text().split()
     context = mp.get_context("spawn")
-    results: mp.Queue[list[tuple[float, int]]] = context.Queue()
+    results: mp.Queue[Bare] = context.Queue()
     started = time.perf_counter()
     workers = [
         context.Process(target=bare_worker, args=(config, paths[i::cores], batch, results)) for i in range(cores)
     ]
     for worker in workers:
         worker.start()
-    batches = [results.get() for _ in workers]
+    ended = [results.get() for _ in workers]
     for worker in workers:
         worker.join()
+    batches = [done for done, _ in ended]
+    clips = sum(n for done in batches for _, n in done[1:])
     # The cores' rates add up; one that ends first must not be counted idle while the other finishes.
-    return sum(steady_rate(b) for b in batches), min(b[0][0] for b in batches) - started
+    rate = sum(steady_rate(done) for done in batches)
+    return rate, min(b[0][0] for b in batches) - started, sum(cpu for _, cpu in ended) / clips * 1000
 
 
-def ray_run(config: Config) -> tuple[float, float, float]:
-    """Steady clips/s, seconds until the first batch, clips/s of the whole call."""
+def ray_run(config: Config) -> tuple[float, float, float, dict[str, float]]:
+    """Steady clips/s, seconds until the first batch, clips/s of the whole call, CPU milliseconds per clip by group."""
     clock = Clock()
     started = time.perf_counter()
     outcome = run_labeling(config, progress=clock)
     seconds = time.perf_counter() - started
     assert outcome.statuses == {"ok": outcome.num_clips}, outcome.statuses
-    return steady_rate(clock.batches), clock.batches[0][0] - started, outcome.num_clips / seconds
+    assert clock.cpu is not None
+    clips = sum(n for at, n in clock.batches if clock.batches[0][0] < at <= clock.looked)
+    cpu = {group: spent / clips * 1000 for group, spent in clock.cpu.spent.items()}
+    return steady_rate(clock.batches), clock.batches[0][0] - started, outcome.num_clips / seconds, cpu
 
 
 def main() -> None:
@@ -178,12 +198,17 @@ def main() -> None:
         spec = resolve_run(config)
         capacity = Capacity(num_cpus=cores, num_gpus=0, private=True)
         batch = stage_resources(config.resources, capacity=capacity, frame_bytes=spec.frame_bytes).batch_size
-        bare, bare_first = bare_loop(config, batch=batch, cores=cores)
-        rate, first, whole = ray_run(config)
+        bare, bare_first, bare_cpu = bare_loop(config, batch=batch, cores=cores)
+        rate, first, whole, cpu = ray_run(config)
         ratios.append(rate / bare)
         print(
             f"repeat {repeat}: bare loop {bare:.2f} clips/s (first batch after {bare_first:.1f} s), "
             f"run {rate:.2f} clips/s (first after {first:.1f} s; whole call {whole:.2f}), ratio {rate / bare:.3f}",
+        )
+        spent = sorted(cpu.items(), key=lambda item: -item[1])
+        print(
+            f"  CPU ms/clip: bare loop {bare_cpu:.0f}; run {sum(cpu.values()):.0f} = "
+            + " + ".join(f"{group} {ms:.1f}" for group, ms in spent),
             flush=True,
         )
     print(

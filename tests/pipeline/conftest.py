@@ -12,6 +12,8 @@ import pandas as pd
 import pytest
 from contracts.tiny_checkpoints import LABELS, timesformer, videomae
 from driver import Driver
+from slow_run import NUM_CLIPS
+from worker_faults import BACKEND, with_fault
 
 from vidcls_batch.config import Config, parse_config
 from vidcls_batch.labeling_run import run_labeling
@@ -114,12 +116,12 @@ def ray_session() -> Iterator[None]:
 
 
 @pytest.fixture
-def start(tmp_path: Path) -> Iterator[Callable[[Config], Driver]]:
+def start(tmp_path: Path) -> Iterator[Callable[..., Driver]]:
     """Starts drivers; what is left of them ends with the test."""
     drivers: list[Driver] = []
 
-    def run(config: Config) -> Driver:
-        drivers.append(Driver(config, folder=tmp_path))
+    def run(config: Config, **options: Any) -> Driver:
+        drivers.append(Driver(config, folder=tmp_path, **options))
         return drivers[-1]
 
     yield run
@@ -144,3 +146,16 @@ def finished(finished_once: Config, tmp_path: Path, models: Models) -> Config:
     """A copy of it, to be changed at will; the manifest is the same file."""
     shutil.copytree(finished_once.run.path, tmp_path / "run")
     return parse_config(config_tree(finished_once.manifest.path, run=tmp_path / "run", models=models))
+
+
+@pytest.fixture
+def slow_config(make_config, write_manifest, clips, tmp_path) -> Config:
+    """Sixty clips of which each takes half a second to decode."""
+    folder = tmp_path / "slow"
+    folder.mkdir()
+    paths = []
+    for i in range(NUM_CLIPS):
+        path = folder / f"{i:03d}.mp4"
+        path.write_bytes(with_fault(clips[i % len(clips)].read_bytes(), "slow"))
+        paths.append(path)
+    return make_config(write_manifest(paths), decode={"backend": BACKEND})

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -18,7 +19,7 @@ CHILDREN_GONE_S = 30
 class Driver:
     """`jobs/label.py` and the private Ray cluster it starts."""
 
-    def __init__(self, config: Config, *, folder: Path) -> None:
+    def __init__(self, config: Config, *, folder: Path, before_exec: Callable[[], None] | None = None) -> None:
         path, log = folder / "config.yaml", folder / "driver.log"
         path.write_text(yaml.safe_dump(resolved(config)))
         self.log = log
@@ -26,7 +27,9 @@ class Driver:
         environment.pop("RAY_ADDRESS", None)
         command = [sys.executable, str(ROOT / "jobs" / "label.py"), "--config", str(path)]
         with log.open("ab") as out:
-            self.process = subprocess.Popen(command, stdout=out, stderr=out, env=environment, start_new_session=True)
+            self.process = subprocess.Popen(
+                command, stdout=out, stderr=out, env=environment, start_new_session=True, preexec_fn=before_exec
+            )
         self.seen: set[psutil.Process] = set()
 
     def children(self) -> list[psutil.Process]:

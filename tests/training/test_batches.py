@@ -12,7 +12,7 @@ from vidcls_batch.training.architectures import Architecture, build_model
 from vidcls_batch.training.augment import augment
 from vidcls_batch.training.clip_cache import cache_clips, read_rows, select_rows
 from vidcls_batch.training.config import AugmentationConfig, InputConfig
-from vidcls_batch.training.contrastive import contrastive_loss, spread_texts
+from vidcls_batch.training.contrastive import column_loss, contrastive_loss, spread_texts
 from vidcls_batch.training.targets import CaptionTargets, ClassTargets, tokenize
 from vidcls_batch.training.tokenizer import train_clip_tokenizer
 from vidcls_batch.types import FrameRequest, Sampling
@@ -107,18 +107,36 @@ def test_brightness_contrast_and_noise_stay_within_their_limits():
     assert 0 < noisy.float().std() < 0.05 * 255
 
 
-def test_captions_of_one_batch_come_from_one_column_and_equal_captions_are_one():
-    columns = [["a red star growing", "a blue star growing"], ["growing", "growing"]]
-    tokens = {caption: torch.tensor([i, 9]) for i, caption in enumerate({c for col in columns for c in col})}
+def test_each_column_of_captions_is_a_comparison_of_its_own_and_equal_captions_are_one():
+    columns = [
+        [["a red star growing", "a blue star growing"]],
+        [["growing", "growing"], ["gets larger", "gets larger"]],
+    ]
+    names = {caption for column in columns for wording in column for caption in wording}
+    tokens = {caption: torch.tensor([i, 9]) for i, caption in enumerate(names)}
     targets = CaptionTargets(columns, tokens=tokens, generator=generator())
-    seen = set()
+    wordings = set()
     for _ in range(20):
         batch = targets([1, 0])
-        chosen = batch["input_ids"][batch["labels"]].tolist()
-        column = columns[0] if len(batch["input_ids"]) == 2 else columns[1]
-        assert chosen == [tokens[column[1]].tolist(), tokens[column[0]].tolist()]
-        seen.add(len(batch["input_ids"]))
-    assert seen == {1, 2}
+        assert batch["columns"].tolist() == [0, 0, 1]
+        assert batch["labels"].shape == (2, 2)
+        chosen = batch["input_ids"][batch["labels"]]
+        assert torch.equal(chosen[0, 0], tokens["a blue star growing"])
+        assert torch.equal(chosen[1, 0], tokens["a red star growing"])
+        assert torch.equal(chosen[0, 1], chosen[1, 1])
+        wordings.add(int(chosen[0, 1, 0]))
+    assert wordings == {int(tokens["growing"][0]), int(tokens["gets larger"][0])}
+
+
+def test_a_columns_captions_are_not_compared_with_another_columns():
+    columns, labels = torch.tensor([0, 0, 1]), torch.tensor([[0, 2], [1, 2]])
+    logits = torch.randn(2, 3, generator=generator())
+    shifted = logits + torch.tensor([0.0, 0.0, 50.0])  # far higher scores in the other column change nothing
+    alone = contrastive_loss(logits[:, :2], torch.tensor([0, 1])) + contrastive_loss(
+        logits[:, 2:], torch.tensor([0, 0])
+    )
+    assert torch.allclose(column_loss(logits, labels, columns), alone / 2)
+    assert torch.allclose(column_loss(shifted, labels, columns), alone / 2)
 
 
 def test_class_targets_carry_the_classes_texts_where_there_are_any():

@@ -14,18 +14,31 @@ class ContrastiveModel(nn.Module):
     """A video-text model with the loss of a batch in which several clips may share a caption.
 
     `forward` gives `loss` and `logits` [B, K] for B clips and K captions; `labels` [B] says which caption is whose.
+    With `columns` [K] and `labels` [B, C], captions are compared with those of their own column only.
     """
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = model
 
-    def forward(self, pixel_values: Tensor, input_ids: Tensor, labels: Tensor) -> dict[str, Tensor]:
-        """Pixels [B, T, 3, H, W], token ids [K, L], caption index [B]."""
+    def forward(
+        self, pixel_values: Tensor, input_ids: Tensor, labels: Tensor, columns: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """Pixels [B, T, 3, H, W], token ids [K, L], caption index [B] or [B, C]."""
         # No attention mask: the text model looks back only, so what pads a text after its end changes nothing.
         scores = self.model(pixel_values=pixel_values, input_ids=input_ids)
         logits: Tensor = scores.logits_per_video
-        return {"loss": contrastive_loss(logits, labels), "logits": logits}
+        loss = contrastive_loss(logits, labels) if columns is None else column_loss(logits, labels, columns)
+        return {"loss": loss, "logits": logits}
+
+
+def column_loss(logits: Tensor, labels: Tensor, columns: Tensor) -> Tensor:
+    """Mean of `contrastive_loss` over columns: `logits` [B, K], `columns` [K] ascending, `labels` [B, C] into the K."""
+    losses = []
+    for number in range(labels.shape[1]):
+        places = (columns == number).nonzero()[:, 0]
+        losses.append(contrastive_loss(logits[:, places], labels[:, number] - places[0]))
+    return torch.stack(losses).mean()
 
 
 def spread_texts(model: "XCLIPModel", input_ids: Tensor, *, floor: float = 0.01) -> None:

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import product
 from pathlib import Path
 
 import pandas as pd
@@ -89,7 +88,9 @@ def _task(
         return start.model, ClassTargets(_class_ids(train.rows, config.data.label, labels)), ClassTargets(answers)
     columns = _caption_columns(train.rows, config.data.captions, config.data.caption_templates)
     learns = CaptionTargets(
-        columns, tokens=tokenize([t for c in columns for t in c], start.tokenizer), generator=generator
+        columns,
+        tokens=tokenize([text for column in columns for texts in column for text in texts], start.tokenizer),
+        generator=generator,
     )
     prompts = [config.prompt.replace("{}", label) for label in labels]
     tokens = tokenize(prompts, start.tokenizer)
@@ -112,14 +113,14 @@ def _vocabulary_texts(data: DataConfig) -> list[str]:
     rows = read_rows(data.train)
     rows = rows[select_rows(rows, data.where)]
     columns = _caption_columns(rows, data.vocabulary or data.captions, data.caption_templates)
-    return sorted({text for column in columns for text in column})
+    return sorted({text for column in columns for texts in column for text in texts})
 
 
-def _caption_columns(rows: pd.DataFrame, columns: Sequence[str], templates: Sequence[str]) -> list[list[str]]:
-    """Each column in each template: the ways a batch may be captioned."""
+def _caption_columns(rows: pd.DataFrame, columns: Sequence[str], templates: Sequence[str]) -> list[list[list[str]]]:
+    """Each column's captions in each template: [column][template][clip]."""
     return [
-        [template.replace("{}", str(caption)) for caption in _column(rows, column)]
-        for column, template in product(columns, templates)
+        [[template.replace("{}", str(caption)) for caption in _column(rows, column)] for template in templates]
+        for column in columns
     ]
 
 

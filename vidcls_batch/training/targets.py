@@ -26,28 +26,39 @@ class ClassTargets:
 
 
 class CaptionTargets:
-    """Draws one column of captions for a batch; gives its distinct captions' tokens and each clip's caption index.
+    """Captions of a batch's clips, column by column; equal captions of one column are one text.
 
-    Columns may describe a clip at different lengths ("a red star moving left", "a shape moving left"). Mixed in one
-    batch, a true short caption would count as wrong for a clip that carries its long one; so columns do not mix.
+    Columns describe a clip at different lengths ("a red star moving left", "a shape moving left"). Mixed in one
+    comparison, a true short caption would count as wrong for a clip that carries its long one; so each column is a
+    comparison of its own, and one forward pass of the video tower serves them all.
     """
 
     def __init__(
-        self, columns: Sequence[Sequence[str]], *, tokens: Mapping[str, Tensor], generator: torch.Generator
+        self, columns: Sequence[Sequence[Sequence[str]]], *, tokens: Mapping[str, Tensor], generator: torch.Generator
     ) -> None:
+        """`columns[c][w][i]` is wording w of clip i's caption in column c; a batch draws one wording a column."""
         self._columns = columns
         self._tokens = tokens
         self._generator = generator
 
     def __call__(self, indices: Sequence[int]) -> dict[str, Tensor]:
-        """`input_ids` int64 [captions, L] and `labels` int64 [B], the place of each clip's caption among them."""
-        drawn = int(torch.randint(len(self._columns), (1,), generator=self._generator))
-        captions = [self._columns[drawn][i] for i in indices]
-        distinct = sorted(set(captions))
-        place = {caption: index for index, caption in enumerate(distinct)}
+        """`input_ids` int64 [K, L], all columns' distinct captions; `columns` int64 [K], whose they are; `labels` int64
+        [B, C], the place of each clip's caption of each column among the K.
+        """
+        texts: list[Tensor] = []
+        columns: list[int] = []
+        labels = []
+        for number, wordings in enumerate(self._columns):
+            drawn = int(torch.randint(len(wordings), (1,), generator=self._generator))
+            captions = [wordings[drawn][i] for i in indices]
+            place = {caption: len(texts) + k for k, caption in enumerate(sorted(set(captions)))}
+            texts += [self._tokens[caption] for caption in place]
+            columns += [number] * len(place)
+            labels.append(torch.tensor([place[caption] for caption in captions]))
         return {
-            "input_ids": torch.stack([self._tokens[c] for c in distinct]),
-            "labels": torch.tensor([place[c] for c in captions]),
+            "input_ids": torch.stack(texts),
+            "columns": torch.tensor(columns),
+            "labels": torch.stack(labels, dim=1),
         }
 
 

@@ -1,0 +1,35 @@
+"""A run slow enough to be caught in the middle: what it is labelling and what it left."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+
+from vidcls_batch.config import Config
+
+NUM_CLIPS = 60
+
+
+def committed(config: Config) -> dict[str, tuple[bytes, int]]:
+    """Name of each committed file -> its bytes and inode."""
+    folder = Path(config.run.path) / "predictions"
+    if not folder.is_dir():
+        return {}
+    return {p.name: (p.read_bytes(), p.stat().st_ino) for p in folder.glob("unit-*.parquet")}
+
+
+def assert_exactly_the_manifest(config: Config) -> None:
+    table = pd.read_parquet(Path(config.run.path) / "predictions")
+    assert table["clip_id"].tolist() == [f"c{i:04d}" for i in range(NUM_CLIPS)]
+    assert set(table["status"]) == {"ok"}
+    assert (Path(config.run.path) / "_SUCCESS").exists()
+    leftovers = [p for p in (Path(config.run.path) / "predictions").iterdir() if not p.name.startswith("unit-")]
+    assert leftovers == []
+
+
+def wait_for(condition: Callable[[], object], *, timeout_s: float = 60) -> None:
+    end = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < end, "waited too long"
+        time.sleep(0.1)
