@@ -11,6 +11,14 @@ from s3fs import S3FileSystem
 from tests.s3 import CREDENTIALS, S3Server, s3_endpoint_url
 
 
+@pytest.fixture(autouse=True, scope="session")
+def label_text_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Label texts are embedded anew in each session, by the code under test."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("vidcls_batch.models.zero_shot._CACHE", tmp_path_factory.mktemp("label_texts"))
+        yield
+
+
 @pytest.fixture(scope="session")
 def s3_endpoint() -> Iterator[str]:
     with s3_endpoint_url() as endpoint_url:

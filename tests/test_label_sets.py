@@ -47,3 +47,51 @@ def test_bad_yaml_label_set_is_refused(tmp_path, text):
 def test_missing_file_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="Cannot read"):
         load_label_set(source(file=str(tmp_path / "none.txt")))
+
+
+def from_yaml(folder, text: str):
+    (folder / "l.yaml").write_text(text)
+    return load_label_set(source(file=str(folder / "l.yaml")))
+
+
+TREE = """
+name: sports
+labels:
+- {id: 1, name: rowing, parent: water sport}
+- {id: 0, name: cycling, aliases: [riding bike, biking], description: on two wheels, parent: sport}
+groups: [sport, {name: water sport, parent: sport}]
+"""
+
+
+def test_labels_have_ids_aliases_descriptions_and_a_tree(tmp_path):
+    found = from_yaml(tmp_path, TREE)
+    assert found.labels == ("cycling", "rowing")
+    assert found.entries[0].names == ("cycling", "riding bike", "biking")
+    assert found.entries[0].description == "on two wheels"
+    assert found.ancestors("rowing") == ("water sport", "sport")
+
+
+def test_digest_tells_aliases_and_leaves_plain_sets_as_they_were(tmp_path):
+    plain = load_label_set(source(labels=["cycling", "rowing"]))
+    assert plain.digest == "78469da1b316bb66219c43fbc8d8e947bb0d96d26781300362d8ae0230a50d32"
+    assert from_yaml(tmp_path, "labels: [{name: cycling}, rowing]").digest == plain.digest
+    assert from_yaml(tmp_path, "labels: [{name: cycling, aliases: [biking]}, rowing]").digest != plain.digest
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("labels: [{name: a, aliases: [b]}, b]", "'b' more than once"),
+        ("labels: [{name: a, aliases: b}]", "must be a list"),
+        ("labels: [{name: a, alias: [b]}]", "unknown key 'alias'"),
+        ("labels: [{name: ''}]", "'' is not a name"),
+        ("labels: [{name: a, id: 0}, {name: b, id: 2}]", "ids must be 0 to 1"),
+        ("labels: [{name: a, id: 0}, b]", "ids must be 0 to 1"),
+        ("labels: [{name: a, parent: sport}]", "'sport', the parent of 'a', is no label"),
+        ("labels: [{name: a, parent: b}, {name: b, parent: a}]", "is its own ancestor"),
+        ("labels: [a]\ngroup: [b]", "unknown key 'group'"),
+    ],
+)
+def test_bad_entries_are_named(tmp_path, text, message):
+    with pytest.raises(ConfigError, match=message):
+        from_yaml(tmp_path, text)

@@ -153,30 +153,98 @@ class MemberConfig(_Section):
     labels: LabelSetConfig | None = Field(
         None, description="Names of the head's outputs, where the checkpoint's own are not the run's."
     )
-    prompts: tuple[str, ...] | None = Field(None, description="Zero-shot templates, each with {} for the label.")
+    mapping: str | None = Field(
+        None, description="A file that maps the head's labels to the run's; without it equal names and aliases do."
+    )
+    prompts: tuple[str, ...] | str | None = Field(
+        None,
+        description="Zero-shot templates, each with {} for the label; or a shipped set (single, actions28), or a "
+        "YAML file with a list of templates.",
+    )
+    negative_prompts: tuple[str, ...] = Field(
+        (),
+        description="Zero-shot texts of what is none of the labels ('a video of nothing in particular'): a clip "
+        "nearer to them than to any label gets ensemble.none_label.",
+    )
     sampling: SamplingConfig = SamplingConfig()
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
 
     @field_validator("prompts")
     @classmethod
-    def _templates_have_a_slot(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
-        if value is not None:
-            if not value:
-                raise ValueError("give at least one template, or leave prompts out")
-            for template in value:
-                if template.count("{}") != 1:
-                    raise ValueError(
-                        f"{template!r} needs exactly one {{}} where the label goes, e.g. 'a video of {{}}'"
-                    )
+    def _templates_have_a_slot(cls, value: tuple[str, ...] | str | None) -> tuple[str, ...] | str | None:
+        if isinstance(value, tuple):
+            check_templates(value)
         return value
+
+    @field_validator("negative_prompts")
+    @classmethod
+    def _negatives_are_texts(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for text in value:
+            if not text.strip() or "{}" in text:
+                raise ValueError(f"{text!r}: a negative prompt is a whole text, not empty and without {{}}")
+        return value
+
+
+def check_templates(templates: Sequence[str]) -> None:
+    """Raise ValueError for prompt templates that are none."""
+    if not templates:
+        raise ValueError("give at least one template, or leave prompts out")
+    for template in templates:
+        if template.count("{}") != 1:
+            raise ValueError(f"{template!r} needs exactly one {{}} where the label goes, e.g. 'a video of {{}}'")
+
+
+# Rules that look at one clip at a time, and those that need the whole table: `relabel` has both.
+ClipRule = Literal["weighted_mean", "log_pool", "logit_mean", "majority", "weighted_vote", "rank_fusion", "stacking"]
+TableRule = Literal["dawid_skene", "one_coin_dawid_skene", "mace", "glad", "wawa", "zero_based_skill"]
 
 
 class EnsembleConfig(_Section):
     """How the members' scores become one label."""
 
-    rule: Literal["weighted_mean"] = "weighted_mean"
+    rule: ClipRule | TableRule = Field(
+        "weighted_mean",
+        description="See docs/ensembles.md; dawid_skene to zero_based_skill look at the whole table and are for "
+        "`vidcls relabel` only.",
+    )
     weights: dict[str, float] = Field(default_factory=dict, description="Weight per member name; default 1 each.")
+    label_weights: dict[str, dict[str, float]] = Field(
+        default_factory=dict,
+        description="Per member and label, a factor of its weight; default 1: {audio: {playing guitar: 3}}.",
+    )
+    missing: Literal["skip", "uniform", "fail"] = Field(
+        "skip",
+        description="A clip that a member has no score of (no sound): skip counts the others only, uniform counts it "
+        "as having no idea, fail makes the clip a model_error.",
+    )
+    member_errors: Literal["fail", "missing"] = Field(
+        "fail", description="A clip on which a member raises: fail makes it a model_error, missing does without it."
+    )
+    none_below: float = Field(
+        0.0, ge=0, le=1, description="A clip whose best score is lower gets none_label and label_id -1."
+    )
+    none_label: str = Field("none of these", min_length=1)
+    calibration: str | None = Field(
+        None, description="A file that `vidcls calibrate` wrote: scores of members and ensemble through it."
+    )
     top_k: int = Field(5, ge=1, le=1000)
+
+    @field_validator("label_weights")
+    @classmethod
+    def _label_weights_are_weights(cls, value: dict[str, dict[str, float]]) -> dict[str, dict[str, float]]:
+        for name, weights in value.items():
+            for label, weight in weights.items():
+                if not 0 <= weight < float("inf"):
+                    raise ValueError(f"weight of {name!r} for {label!r} is {weight}; it must be finite and >= 0")
+        return value
+
+    @model_validator(mode="after")
+    def _stacking_has_learned(self) -> "EnsembleConfig":
+        if self.rule == "stacking" and self.calibration is None:
+            raise ValueError(
+                "rule stacking needs ensemble.calibration: learn it with vidcls calibrate RUN --truth FILE --stacking"
+            )
+        return self
 
     @field_validator("weights")
     @classmethod
@@ -219,6 +287,9 @@ class OutputConfig(_Section):
     )
     member_logits: bool = Field(False, description="Keep each member's logits (float16 list).")
     member_embeddings: bool = Field(False, description="Keep each member's embedding (float16 list) where it has one.")
+    member_context: bool = Field(
+        False, description="Keep what new label texts need beside the embedding (X-CLIP: 50 to 200 KB a clip)."
+    )
     compression: Literal["zstd", "snappy", "none"] = "zstd"
 
 
@@ -257,9 +328,11 @@ class Config(_Section):
         for name in names:
             if names.count(name) > 1:
                 raise ValueError(f"members: the name {name!r} is used twice; names prefix columns and must differ")
-        for name in self.ensemble.weights:
-            if name not in names:
-                raise ValueError(f"ensemble.weights: {name!r} is no member{_suggestion(name, names)}; members: {names}")
+        for key in ("weights", "label_weights"):
+            for name in getattr(self.ensemble, key):
+                if name not in names:
+                    hint = _suggestion(name, names)
+                    raise ValueError(f"ensemble.{key}: {name!r} is no member{hint}; members: {names}")
         if self.ensemble.weights and sum(self.ensemble.weights.get(n, 1.0) for n in names) == 0:
             raise ValueError("ensemble.weights: the members' weights sum to 0")
         return self

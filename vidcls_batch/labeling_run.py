@@ -57,7 +57,7 @@ def run_labeling(config: Config, *, progress: RunProgress) -> RunOutcome:
     """
     started = time.monotonic()
     spec = resolve_run(config)
-    for note in spec.licence_notes():
+    for note in (*spec.licence_notes(), *spec.labeling.coverage.lines()):
         progress.say(note)
     store = open_store(config.run.path, options=spec.storage)
     plan = freeze_plan(spec, store=store, progress=progress)

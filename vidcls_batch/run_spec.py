@@ -13,10 +13,11 @@ from vidcls_batch.config import Config, resolved
 from vidcls_batch.dataset.run_record import RunIdentity, RunRecord, run_identity
 from vidcls_batch.errors import ConfigError
 from vidcls_batch.label_sets import LabelSet, load_label_set
-from vidcls_batch.labeling.mapping import head_to_run_labels
+from vidcls_batch.labeling_setup import LabelingSetup, set_up_labeling
 from vidcls_batch.models.base import MemberDescription
 from vidcls_batch.models.checkpoints import CheckpointAccess
-from vidcls_batch.models.registry import checkpoint_access, describe_member, pinned, weights_sha256
+from vidcls_batch.models.registry import checkpoint_access, describe_member, member_texts, pinned, weights_sha256
+from vidcls_batch.models.zero_shot import texts_digest
 from vidcls_batch.resources import StageResources
 from vidcls_batch.schema import MemberColumns, prediction_schema, reserved_columns
 from vidcls_batch.stages.classify import ClassifySettings
@@ -39,7 +40,7 @@ class RunSpec:
     members: tuple[MemberDescription, ...]
     request: FrameRequest
     columns: tuple[MemberColumns, ...]
-    weights: tuple[float, ...]
+    labeling: LabelingSetup
 
     @property
     def frame_bytes(self) -> int:
@@ -72,20 +73,35 @@ class RunSpec:
         return ClassifySettings(
             members=self.config.members,
             columns=self.columns,
-            weights=self.weights,
-            labels=self.label_set.labels,
+            labeling=self.labeling.settings,
             request=self.request,
             storage=self.storage,
             device=resources.device,
             num_threads=resources.num_threads,
-            top_k=self.config.ensemble.top_k,
+            aliases=self.aliases,
+            member_errors=self.config.ensemble.member_errors,
         )
 
     def identity(self) -> RunIdentity:
         """What must be the same when the run is resumed. Hashes the weights."""
         facts: dict[str, Any] = {"label_set": {"digest": self.label_set.digest}}
         facts["weights_sha256"] = {m.name: weights_sha256(m, access=self._access) for m in self.config.members}
+        facts["label_texts"] = self.text_digests()
+        facts |= self.labeling.facts
         return run_identity(self.config, facts=facts)
+
+    @property
+    def aliases(self) -> tuple[tuple[str, ...], ...]:
+        """Other names of each label."""
+        return tuple(entry.aliases for entry in self.label_set.entries)
+
+    def text_digests(self) -> dict[str, str]:
+        """Digest of the texts behind each zero-shot member's outputs."""
+        return {
+            m.name: texts_digest(member_texts(m, described, labels=self.label_set.labels, aliases=self.aliases))
+            for m, described in zip(self.config.members, self.members, strict=True)
+            if described.zero_shot
+        }
 
     def record(self) -> RunRecord:
         """What the table's labels rest on; goes into run.json and each file's footer. Hashes the weights."""
@@ -106,6 +122,8 @@ class RunSpec:
                 "shape": list(self.request.frames_shape),
                 "samplings": [asdict(s) for s in self.request.samplings],
             },
+            "label_texts": self.text_digests(),
+            "labeling_files": dict(self.labeling.facts),
             "members": [self._member_provenance(m) for m in self.members],
             # Inference draws no random numbers; said so that nobody looks for a seed.
             "seeds": None,
@@ -142,8 +160,12 @@ def resolve_run(config: Config) -> RunSpec:
     config = config.model_copy(
         update={"members": tuple(pinned(c, m) for c, m in zip(config.members, members, strict=True))}
     )
-    for member in members:
-        head_to_run_labels(member.labels, run_labels=label_set.labels, member=member.name)
+    labeling = set_up_labeling(config, label_set=label_set, members=members)
+    lacking = [m.name for m in members if m.name in labeling.embeds and m.embedding_dim is None]
+    if lacking:
+        raise ConfigError(f"ensemble.calibration looks at embeddings of {lacking[0]}, which has none; calibrate again")
+    if config.output.member_context and all(m.context_dim is None for m in members):
+        raise ConfigError("output.member_context is on, but no member of this run has a context; turn it off")
     if config.output.member_embeddings and all(m.embedding_dim is None for m in members):
         raise ConfigError("output.member_embeddings is on, but no member of this run has an embedding; turn it off")
     return RunSpec(
@@ -153,7 +175,7 @@ def resolve_run(config: Config) -> RunSpec:
         members=members,
         request=_frame_request(config, members),
         columns=tuple(_columns(config, m) for m in members),
-        weights=tuple(config.ensemble.weights.get(m.name, 1.0) for m in members),
+        labeling=labeling,
     )
 
 
@@ -169,6 +191,7 @@ def _columns(config: Config, member: MemberDescription) -> MemberColumns:
         name=member.name,
         num_logits=len(member.labels) if config.output.member_logits else None,
         embedding_dim=member.embedding_dim if config.output.member_embeddings else None,
+        context_dim=member.context_dim if config.output.member_context else None,
     )
 
 

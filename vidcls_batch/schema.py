@@ -54,6 +54,7 @@ LABEL = pa.schema(
         pa.field("margin", pa.float32()),
         pa.field("entropy", pa.float32()),
         pa.field("agreement", pa.float32()),
+        pa.field("divergence", pa.float32()),
         pa.field("topk_labels", pa.list_(pa.string())),
         pa.field("topk_scores", pa.list_(pa.float32())),
     ]
@@ -75,6 +76,7 @@ class MemberColumns:
     name: str
     num_logits: int | None = None
     embedding_dim: int | None = None
+    context_dim: int | None = None
 
     @property
     def fields(self) -> list[pa.Field]:
@@ -89,7 +91,19 @@ class MemberColumns:
             fields.append(pa.field(f"{self.name}_logits", pa.list_(pa.float16(), self.num_logits)))
         if self.embedding_dim is not None:
             fields.append(pa.field(f"{self.name}_embedding", pa.list_(pa.float16(), self.embedding_dim)))
+        if self.context_dim is not None:
+            fields.append(pa.field(f"{self.name}_context", pa.list_(pa.float16(), self.context_dim)))
         return fields
+
+    @property
+    def evidence_bytes(self) -> int:
+        """Bytes that the optional columns take for each clip, before compression (float16 hardly compresses)."""
+        return 2 * sum(width or 0 for width in (self.num_logits, self.embedding_dim, self.context_dim))
+
+
+def evidence_bytes_per_clip(members: Sequence[MemberColumns]) -> int:
+    """What keeping logits and embeddings adds to each clip's row, in bytes."""
+    return sum(member.evidence_bytes for member in members)
 
 
 def result_schema(members: Sequence[MemberColumns]) -> pa.Schema:

@@ -6,6 +6,9 @@ import pyarrow as pa
 import pytest
 import torch
 
+from vidcls_batch.label_sets import plain_label_set
+from vidcls_batch.labeling.labeler import LabelingSettings
+from vidcls_batch.labeling.mapping import map_labels
 from vidcls_batch.models.base import Scores
 from vidcls_batch.schema import DECODED, ROUTE, MemberColumns, result_schema
 from vidcls_batch.stages import classify
@@ -17,6 +20,7 @@ from vidcls_batch.types import FrameRequest, Sampling
 SAMPLING = Sampling(num_frames=2)
 REQUEST = FrameRequest(samplings=(SAMPLING,), height=4, width=4)
 LABELS = ("dark", "grey", "bright")
+HEAD = map_labels(("bright", "dark", "grey"), label_set=plain_label_set("levels", LABELS))  # another order
 BAD = 13  # a clip of this grey level makes the member fail
 
 
@@ -42,20 +46,22 @@ class BrightnessMember:
         logits = torch.stack([level / 64, 2 - level / 64, 3 - (level - 128).abs() / 32], dim=1)
         if self.failure == "nan":
             logits[bad] = float("nan")
-        return Scores(logits=logits[:, None], embeddings=level[:, None, None].repeat(1, 1, 2))
+        present = None
+        if self.failure == "silent":
+            present = ~bad[:, None]
+            logits[bad] = float("nan")
+        return Scores(logits=logits[:, None], embeddings=level[:, None, None].repeat(1, 1, 2), present=present)
 
 
 def settings(**changes: object) -> ClassifySettings:
     given: dict[str, object] = {
         "members": (SimpleNamespace(name="m"),),
         "columns": (MemberColumns("m", num_logits=3, embedding_dim=2),),
-        "weights": (1.0,),
-        "labels": LABELS,
+        "labeling": LabelingSettings(labels=LABELS, maps=(HEAD,), weights=(1.0,), top_k=2),
         "request": REQUEST,
         "storage": StorageOptions(),
         "device": "cpu",
         "num_threads": 1,
-        "top_k": 2,
     }
     return ClassifySettings(**(given | changes))
 
@@ -128,6 +134,60 @@ def test_clip_whose_classification_fails_becomes_model_error_and_the_others_are_
     assert bad["label"] is None
     assert bad["m_label"] is None
     assert [r["label"] for r in rows if r["status"] == "ok"] == ["bright", "dark", "grey", "bright", "dark", "dark"]
+
+
+@pytest.fixture
+def pair(monkeypatch):
+    """A classifier of two members, the second failing as told on clips of level BAD."""
+
+    def make(failure: str, missing: str = "skip", **changes: object) -> BlockClassifier:
+        members = [BrightnessMember(), BrightnessMember(failure)]
+        monkeypatch.setattr(classify, "load_member", lambda *_, **__: members.pop(0))
+        labeling = LabelingSettings(labels=LABELS, maps=(HEAD, HEAD), weights=(1.0, 1.0), top_k=2, missing=missing)
+        columns = (MemberColumns("m", num_logits=3, embedding_dim=2), MemberColumns("n", num_logits=3, embedding_dim=2))
+        names = (SimpleNamespace(name="m"), SimpleNamespace(name="n"))
+        return BlockClassifier(settings(members=names, columns=columns, labeling=labeling, **changes))
+
+    return make
+
+
+def test_a_member_without_a_score_of_a_clip_is_left_out_there(pair):
+    rows = pair("silent")(block([250, BAD])).to_pylist()
+    assert [r["status"] for r in rows] == ["ok", "ok"]
+    assert rows[0]["n_label"] == "bright"
+    assert [rows[1][c] for c in ("n_label", "n_score", "n_topk_labels", "n_logits", "n_embedding")] == [None] * 5
+    assert rows[1]["label"] == rows[1]["m_label"] == "dark"
+    assert rows[1]["score"] == pytest.approx(rows[1]["m_score"])
+    assert rows[1]["agreement"] == 1.0
+    assert rows[1]["divergence"] == 0.0
+
+
+def test_missing_as_no_idea_lowers_the_score_and_keeps_the_columns_empty(pair):
+    rows = pair("silent", missing="uniform")(block([250, BAD])).to_pylist()
+    assert rows[1]["n_label"] is None
+    assert rows[1]["score"] == pytest.approx((rows[1]["m_score"] + 1 / 3) / 2, abs=1e-6)
+
+
+def test_missing_can_be_a_failure(pair):
+    rows = pair("silent", missing="fail")(block([250, BAD])).to_pylist()
+    assert [r["status"] for r in rows] == ["ok", "model_error"]
+    assert (rows[1]["error_code"], rows[1]["label"]) == ("no_score", None)
+    assert "no score of n" in rows[1]["error_message"]
+
+
+def test_clip_that_no_member_has_a_score_of_is_a_model_error(classifier):
+    score, _ = classifier("silent")
+    rows = score(block([250, BAD])).to_pylist()
+    assert [r["status"] for r in rows] == ["ok", "model_error"]
+    assert rows[1]["error_code"] == "no_score"
+
+
+@pytest.mark.parametrize("failure", ["raises", "nan"])
+def test_a_member_that_fails_on_a_clip_can_be_missing_instead(pair, failure):
+    rows = pair(failure, member_errors="missing")(block([250, BAD, 0])).to_pylist()
+    assert [r["status"] for r in rows] == ["ok"] * 3
+    assert [r["n_label"] for r in rows] == ["bright", None, "dark"]
+    assert [r["label"] for r in rows] == ["bright", "dark", "dark"]
 
 
 def test_out_of_memory_halves_the_batch_and_remembers(classifier):

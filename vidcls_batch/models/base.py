@@ -59,14 +59,22 @@ class MemberDescription:
     revision: str | None
     licence: str | None
     preprocessing_from: str  # the file the preprocessing was read from, or "family recipe"
+    context_dim: int | None = None  # numbers that new label texts need beside the embedding
 
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """What a network says of N clips: `logits` [N, K] and, where it has one, `embeddings` [N, D]."""
+    """What a network says of N clips: `logits` [N, K] and, where it has them, `embeddings` [N, D].
+
+    `context` [N, C] is what scoring other label texts needs beside the embedding, in a family whose texts look at the
+    video. `present` [N] is False for clips the network has nothing to say of, such as those without sound: their other
+    numbers mean nothing, and the ensemble does without the member there.
+    """
 
     logits: "Tensor"
     embeddings: "Tensor | None" = None
+    context: "Tensor | None" = None
+    present: "Tensor | None" = None
 
 
 # Normalised pixels [N, T, 3, H, W] on the network's device, in its dtype -> Scores.
@@ -102,6 +110,7 @@ class FamilyDescription:
     num_outputs: int | None  # of a trained head; None for zero-shot, or when only the weights tell
     labels: tuple[str, ...] | None  # names of the outputs where the checkpoint has them
     embedding_dim: int | None
+    context_dim: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,14 +14,12 @@ from vidcls_batch.models.checkpoints import Checkpoint
 from vidcls_batch.models.input_spec import read_input_spec, resolve_sampling
 from vidcls_batch.models.pretrained import load_pretrained
 from vidcls_batch.models.transformers_video import read_config, read_size
-from vidcls_batch.models.zero_shot import tokenize
+from vidcls_batch.models.zero_shot import embed_labels, open_tokenizer
 from vidcls_batch.types import Sampling
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
-
-_TEXTS_AT_ONCE = 256
 
 
 class _Pooled(Protocol):
@@ -107,20 +105,22 @@ class DualEncoderFamily:
     def _embed_texts(
         self, module: "nn.Module", checkpoint: Checkpoint, texts: tuple[tuple[str, ...], ...], *, device: str
     ) -> "Tensor":
-        """Unit embeddings float32 [K, D]; several templates of a label are averaged, as CLIP's authors do."""
+        """Unit embeddings float32 [K, D]; the texts of a label are averaged, as CLIP's authors do."""
         import torch
 
-        flat = [text for prompts in texts for text in prompts]
-        ids, mask = tokenize(checkpoint, flat, max_length=self.max_tokens, pad_to_max=self.pad_to_max)
-        model, parts = cast(DualEncoder, module), []
-        with torch.inference_mode():
-            for start in range(0, len(ids), _TEXTS_AT_ONCE):
-                some = slice(start, start + _TEXTS_AT_ONCE)
-                attention = mask[some].to(device) if self.mask_padding else None
-                features = model.get_text_features(input_ids=ids[some].to(device), attention_mask=attention)
-                parts.append(torch.nn.functional.normalize(features.pooler_output, dim=-1))
-            mean = torch.cat(parts).view(len(texts), len(texts[0]), -1).mean(dim=1)
-            return torch.nn.functional.normalize(mean, dim=-1)
+        model = cast(DualEncoder, module)
+
+        tokenize = open_tokenizer(checkpoint, max_length=self.max_tokens, pad_to_max=self.pad_to_max)
+
+        def embed(some: list[str]) -> "Tensor":
+            ids, mask = tokenize(some)
+            attention = mask.to(device) if self.mask_padding else None
+            features = model.get_text_features(input_ids=ids.to(device), attention_mask=attention)
+            return torch.nn.functional.normalize(features.pooler_output, dim=-1)
+
+        kind = f"dual {self.max_tokens} {self.pad_to_max} {self.mask_padding}"
+        mean = embed_labels(texts, embed=embed, checkpoint=checkpoint, kind=kind)
+        return torch.nn.functional.normalize(mean, dim=-1).to(device)
 
     def _scale_and_bias(self, module: "nn.Module") -> tuple[float, float]:
         if self.temperature is not None:

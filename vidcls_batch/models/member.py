@@ -38,7 +38,7 @@ class LoadedMember:
         return self.score(frames).logits
 
     def score(self, frames: "Tensor") -> Scores:
-        """Logits float32 [B, V, K] and, where the family has them, embeddings float32 [B, V, D]."""
+        """Logits float32 [B, V, K] and, where the family has them, embeddings, context and `present` [B, V, ...]."""
         import torch
 
         from vidcls_batch.models.preprocess import preprocess
@@ -56,6 +56,8 @@ class LoadedMember:
         return Scores(
             logits=scores.logits.float().view(clips, views, -1),
             embeddings=None if scores.embeddings is None else scores.embeddings.float().view(clips, views, -1),
+            context=None if scores.context is None else scores.context.float().view(clips, views, -1),
+            present=None if scores.present is None else scores.present.view(clips, views),
         )
 
     def _check(self, frames: "Tensor") -> None:

@@ -12,7 +12,7 @@ from vidcls_batch.models.base import CheckpointRecord, Family, FamilyDescription
 from vidcls_batch.models.checkpoints import Checkpoint, CheckpointAccess, open_checkpoint
 from vidcls_batch.models.families import FAMILIES, FamilyFacts
 from vidcls_batch.models.member import LoadedMember, resolve_precision
-from vidcls_batch.models.zero_shot import DEFAULT_PROMPTS, fill_prompts
+from vidcls_batch.models.zero_shot import fill_prompts, load_templates
 from vidcls_batch.storage import StorageOptions
 
 
@@ -65,16 +65,18 @@ def load_member(
     *,
     labels: tuple[str, ...],
     device: str,
+    aliases: tuple[tuple[str, ...], ...] = (),
     access: CheckpointAccess | None = None,
 ) -> LoadedMember:
-    """Load a member's weights onto `device` (`cpu`, `cuda`, `cuda:1`); `labels` are the run's.
+    """Load a member's weights onto `device` (`cpu`, `cuda`, `cuda:1`); `labels` are the run's, `aliases` other names of
+    each for zero-shot families.
 
     Raises ConfigError or CheckpointError. Sets no global state: threads and autotuning are the caller's.
     """
     checkpoint = open_checkpoint(config.checkpoint, revision=config.revision, access=access)
     description = _describe(config, checkpoint, run_labels=labels)
     dtype = resolve_precision(config.precision, device=device)
-    texts = fill_prompts(labels, description.prompts) if description.zero_shot else ()
+    texts = member_texts(config, description, labels=labels, aliases=aliases)
     loaded = open_family(config.family).load(checkpoint, texts=texts, device=device, dtype=dtype)
     if loaded.num_outputs is not None:
         _check_label_count(config, description.labels, num_outputs=loaded.num_outputs)
@@ -93,6 +95,23 @@ def load_member(
         dtype=dtype,
         network=loaded.network,
     )
+
+
+def member_texts(
+    config: MemberConfig,
+    description: MemberDescription,
+    *,
+    labels: tuple[str, ...],
+    aliases: tuple[tuple[str, ...], ...] = (),
+) -> tuple[tuple[str, ...], ...]:
+    """The texts behind each output of a zero-shot member: templates x names per label, then each negative prompt.
+
+    Empty for a trained head.
+    """
+    if not description.zero_shot:
+        return ()
+    names = [(label, *others) for label, others in zip(labels, aliases or ((),) * len(labels), strict=True)]
+    return (*fill_prompts(names, description.prompts), *((text,) for text in config.negative_prompts))
 
 
 def checkpoint_access(storage: StorageOptions) -> CheckpointAccess:
@@ -122,18 +141,21 @@ def _describe(config: MemberConfig, checkpoint: Checkpoint, *, run_labels: tuple
         raise ConfigError(f"{where}.labels: {config.family} is zero-shot and scores the run's label_set; leave it out")
     if not zero_shot and config.prompts is not None:
         raise ConfigError(f"{where}.prompts: {config.family} has a trained head and reads no prompts; leave it out")
+    if not zero_shot and config.negative_prompts:
+        raise ConfigError(f"{where}.negative_prompts: {config.family} has a trained head and reads none; leave it out")
     return MemberDescription(
         name=config.name,
         family=config.family,
         input=facts.input,
-        labels=run_labels if zero_shot else _head_labels(config, facts, where=where),
+        labels=(*run_labels, *config.negative_prompts) if zero_shot else _head_labels(config, facts, where=where),
         zero_shot=zero_shot,
-        prompts=(config.prompts or DEFAULT_PROMPTS) if zero_shot else (),
+        prompts=load_templates(config.prompts, where=where) if zero_shot else (),
         embedding_dim=facts.embedding_dim,
         checkpoint=config.checkpoint,
         revision=checkpoint.revision,
         licence=checkpoint.card_licence() or _hub_licence(config.family, config.checkpoint),
         preprocessing_from=facts.preprocessing_from,
+        context_dim=facts.context_dim,
     )
 
 

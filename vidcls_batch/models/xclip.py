@@ -11,7 +11,7 @@ from vidcls_batch.models.input_spec import read_input_spec, resolve_sampling
 from vidcls_batch.models.pretrained import load_pretrained
 from vidcls_batch.models.recipes import IMAGENET_MEAN, IMAGENET_STD, square
 from vidcls_batch.models.transformers_video import read_config, read_size
-from vidcls_batch.models.zero_shot import tokenize
+from vidcls_batch.models.zero_shot import embed_labels, open_tokenizer
 from vidcls_batch.types import Sampling
 
 if TYPE_CHECKING:
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 # The prompt generator holds [clips, labels, 4 * width] at once: so many labels at a time keep that below a few 100 MB.
 LABELS_AT_ONCE = 1024
-_TEXTS_AT_ONCE = 256
 
 
 class XClipModel(Protocol):
@@ -59,6 +58,7 @@ class XClipFamily:
             num_outputs=None,
             labels=None,
             embedding_dim=cast(int, dim),
+            context_dim=(size // read_size(vision, "patch_size", 32)) ** 2 * cast(int, dim),
         )
 
     def load(
@@ -76,25 +76,24 @@ class XClipFamily:
         def network(pixels: "Tensor") -> Scores:
             video, patches = encode_video(model, pixels)
             logits = score_texts(model, video, patches, text_features, scale=scale)
-            return Scores(logits=logits, embeddings=video)
+            return Scores(logits=logits, embeddings=video, context=patches.flatten(1))
 
         return LoadedNetwork(network=network, num_parameters=num_parameters)
 
 
 def embed_texts(model: XClipModel, checkpoint: Checkpoint, texts: tuple[tuple[str, ...], ...]) -> "Tensor":
-    """Text features float32 [K, D] before the prompt generator; several templates of a label are averaged."""
-    import torch
-
+    """Text features float32 [K, D] before the prompt generator; the texts of a label are averaged."""
     device = model.logit_scale.device
     positions = int(model.text_model.config.max_position_embeddings)  # type: ignore[union-attr, arg-type]
-    ids, mask = tokenize(checkpoint, [text for prompts in texts for text in prompts], max_length=positions)
-    with torch.inference_mode():
-        parts: list[Tensor] = []
-        for start in range(0, len(ids), _TEXTS_AT_ONCE):
-            some = slice(start, start + _TEXTS_AT_ONCE)
-            output = model.text_model(input_ids=ids[some].to(device), attention_mask=mask[some].to(device))
-            parts.append(model.text_projection(output.pooler_output))
-        return torch.cat(parts).view(len(texts), len(texts[0]), -1).mean(dim=1)
+
+    tokenize = open_tokenizer(checkpoint, max_length=positions)
+
+    def embed(some: list[str]) -> "Tensor":
+        ids, mask = tokenize(some)
+        output = model.text_model(input_ids=ids.to(device), attention_mask=mask.to(device))
+        return cast("Tensor", model.text_projection(output.pooler_output))
+
+    return embed_labels(texts, embed=embed, checkpoint=checkpoint, kind="xclip").to(device)
 
 
 def encode_video(model: XClipModel, pixels: "Tensor") -> tuple["Tensor", "Tensor"]:

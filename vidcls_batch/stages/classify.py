@@ -3,19 +3,21 @@
 import math
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 from numpy.typing import NDArray
 
 from vidcls_batch.config import MemberConfig
 from vidcls_batch.errors import Stage, Status, VidclsError
-from vidcls_batch.labeling.ensemble import Decision, Scores, agreement, decide, softmax, weighted_mean
-from vidcls_batch.labeling.mapping import head_to_run_labels
-from vidcls_batch.models.base import combine_views
+from vidcls_batch.labeling.labeler import LabelingSettings, MemberEvidence, label_clips
+from vidcls_batch.models.base import Scores, combine_views
+from vidcls_batch.models.member import LoadedMember
 from vidcls_batch.models.registry import checkpoint_access, load_member
 from vidcls_batch.schema import DECODED, ROUTE, MemberColumns, result_schema
 from vidcls_batch.stages.decode import FRAMES
@@ -33,22 +35,17 @@ class ClassifySettings:
 
     members: tuple[MemberConfig, ...]
     columns: tuple[MemberColumns, ...]
-    weights: tuple[float, ...]
-    labels: tuple[str, ...]
+    labeling: LabelingSettings
     request: FrameRequest
     storage: StorageOptions
     device: str
     num_threads: int
-    top_k: int
+    aliases: tuple[tuple[str, ...], ...] = ()  # other names of each label, for zero-shot members
+    member_errors: Literal["fail", "missing"] = "fail"
 
 
-@dataclass(frozen=True, slots=True)
-class _Scored:
-    """What one member says of B clips."""
-
-    probabilities: Scores  # [B, K] over the run's labels
-    logits: NDArray[np.float32]  # [B, K'], views combined
-    embeddings: NDArray[np.float32] | None  # [B, D], mean over views
+# Positions in the block, and what each member says of the clips there.
+_Scored = tuple[NDArray[np.int64], list[MemberEvidence]]
 
 
 class BlockClassifier:
@@ -60,31 +57,51 @@ class BlockClassifier:
         self._settings = settings
         access = checkpoint_access(settings.storage)
         self._members = [
-            load_member(m, labels=settings.labels, device=settings.device, access=access) for m in settings.members
+            load_member(
+                m, labels=settings.labeling.labels, aliases=settings.aliases, device=settings.device, access=access
+            )
+            for m in settings.members
         ]
-        self._positions = [head_to_run_labels(m.labels, run_labels=settings.labels) for m in self._members]
         self._schema = result_schema(settings.columns)
         self._largest_batch: int | None = None  # learnt from an out-of-memory error
 
     def __call__(self, block: pa.Table) -> pa.Table:
         """Rows of ROUTE, DECODED and `frames` to rows of `result_schema`, in the same order. Raises DeviceLostError."""
         frames = frames_of(block)
-        status = np.array(block["status"].to_pylist(), dtype=object)
-        to_score = np.flatnonzero(status == Status.OK.value)
-        rows: list[dict[str, object]] = block.select([*ROUTE.names, *DECODED.names]).to_pylist()
+        to_score = np.flatnonzero(pc.equal(block["status"], Status.OK.value).to_numpy())
         started = time.perf_counter()
         scored, errors = self._score_isolating(frames, to_score) if len(to_score) else ([], {})
         infer_ms = (time.perf_counter() - started) * 1e3 / max(len(to_score), 1)
-        for index, message in errors.items():
-            rows[index] |= _model_failure(message)
-        for indices, members in scored:
-            for index, columns in zip(indices, self._label_columns(members), strict=True):
-                rows[index] |= columns | {"infer_ms": infer_ms}
-        return pa.Table.from_pylist(rows, schema=self._schema)
+        labeled, unlabeled = self._label(scored, num_rows=len(block), infer_ms=infer_ms)
+        failures = {i: ("member_raised", message) for i, message in errors.items()}
+        failures |= {i: ("no_score", message) for i, message in unlabeled.items()}
+        known = with_failures(block.select([*ROUTE.names, *DECODED.names]), failures)
+        columns = {name: known[name] for name in known.column_names} | labeled
+        return pa.table([columns[field.name].cast(field.type) for field in self._schema], schema=self._schema)
 
-    def _score_isolating(
-        self, frames: Frames, indices: NDArray[np.int64]
-    ) -> tuple[list[tuple[NDArray[np.int64], list[_Scored]]], dict[int, str]]:
+    def _label(
+        self, scored: Sequence[_Scored], *, num_rows: int, infer_ms: float
+    ) -> tuple[dict[str, pa.ChunkedArray], dict[int, str]]:
+        """Label columns in the block's order, null for rows that are not in `scored`; and why some got no label."""
+        settings = self._settings
+        order = np.full(num_rows, -1)
+        parts: list[dict[str, pa.Array]] = []
+        unlabeled: dict[int, str] = {}
+        count = 0
+        for indices, members in scored:
+            found = label_clips(members, settings=settings.labeling, columns=settings.columns)
+            order[indices] = count + np.arange(len(indices))
+            count += len(indices)
+            parts.append({**found.columns, "infer_ms": pa.chunked_array([pa.array([infer_ms] * len(indices))])})
+            unlabeled |= {int(indices[position]): reason for position, reason in found.unlabeled.items()}
+        take = pa.array(order, mask=order < 0)
+        names = [f.name for f in self._schema if f.name not in (*ROUTE.names, *DECODED.names)]
+        if not parts:
+            return {n: pa.nulls(num_rows, self._schema.field(n).type) for n in names}, unlabeled
+        joined = {n: pa.chunked_array([chunk for part in parts for chunk in part[n].chunks]) for n in names}
+        return {n: column.combine_chunks().take(take) for n, column in joined.items()}, unlabeled
+
+    def _score_isolating(self, frames: Frames, indices: NDArray[np.int64]) -> tuple[list[_Scored], dict[int, str]]:
         """Score `indices` of `frames`; halve a failing batch until the clip at fault stands alone."""
         if self._largest_batch is not None and len(indices) > self._largest_batch:
             return self._score_halves(frames, indices)
@@ -99,66 +116,76 @@ class BlockClassifier:
             _require_usable_device(self._settings.device, error)
             failure = error
         if len(indices) == 1:
+            if self._settings.member_errors == "missing":
+                return [(indices, self._score_tolerant(frames[indices]))], {}
             return [], {int(indices[0]): f"{type(failure).__name__}: {failure}"}
         return self._score_halves(frames, indices)
 
-    def _score_halves(
-        self, frames: Frames, indices: NDArray[np.int64]
-    ) -> tuple[list[tuple[NDArray[np.int64], list[_Scored]]], dict[int, str]]:
+    def _score_halves(self, frames: Frames, indices: NDArray[np.int64]) -> tuple[list[_Scored], dict[int, str]]:
         left, left_errors = self._score_isolating(frames, indices[: len(indices) // 2])
         right, right_errors = self._score_isolating(frames, indices[len(indices) // 2 :])
         return left + right, left_errors | right_errors
 
-    def _score(self, frames: Frames) -> list[_Scored]:
+    def _score(self, frames: Frames) -> list[MemberEvidence]:
         on_device = _to_device(frames, self._settings.device)
-        return [self._score_member(i, on_device) for i in range(len(self._members))]
+        return [self._score_member(member, on_device) for member in self._members]
 
-    def _score_member(self, index: int, frames: torch.Tensor) -> _Scored:
-        member = self._members[index]
+    def _score_tolerant(self, frames: Frames) -> list[MemberEvidence]:
+        """Like `_score`; a member that raises on these clips is missing there."""
+        on_device = _to_device(frames, self._settings.device)
+        found = []
+        for member, label_map in zip(self._members, self._settings.labeling.maps, strict=True):
+            try:
+                found.append(self._score_member(member, on_device))
+            except Exception as error:  # whatever a model raises on a clip: its row tells, by null columns
+                _require_usable_device(self._settings.device, error)
+                absent = np.zeros(len(frames), np.bool_)
+                found.append(MemberEvidence(np.zeros((len(frames), label_map.num_outputs)), present=absent))
+        return found
+
+    def _score_member(self, member: LoadedMember, frames: torch.Tensor) -> MemberEvidence:
         slots = self._settings.request.slots_of(member.input.sampling)
-        scores = member.score(frames[:, slots])
-        logits = combine_views(scores.logits).cpu().numpy()
-        if not np.isfinite(logits).all():
+        evidence = evidence_of(member.score(frames[:, slots]))
+        here = evidence.present
+        if not np.isfinite(evidence.logits if here is None else evidence.logits[here]).all():
             raise ValueError(f"member {member.name} gave logits that are not finite numbers")
-        run_logits = np.full((len(logits), len(self._settings.labels)), -np.inf)
-        run_logits[:, self._positions[index]] = logits
-        embeddings = None if scores.embeddings is None else scores.embeddings.mean(dim=1).cpu().numpy()
-        return _Scored(probabilities=softmax(run_logits), logits=logits, embeddings=embeddings)
+        return evidence
 
-    def _label_columns(self, members: Sequence[_Scored]) -> list[dict[str, object]]:
-        settings = self._settings
-        mean = weighted_mean([m.probabilities for m in members], settings.weights)
-        overall = decide(mean, top_k=settings.top_k)
-        decisions = [decide(m.probabilities, top_k=settings.top_k) for m in members]
-        agree = agreement(overall.label_id, [d.label_id for d in decisions], settings.weights)
-        rows = []
-        for i in range(len(mean)):
-            row: dict[str, object] = {
-                "label": settings.labels[overall.label_id[i]],
-                "label_id": int(overall.label_id[i]),
-                "score": float(overall.score[i]),
-                "margin": float(overall.margin[i]),
-                "entropy": float(overall.entropy[i]),
-                "agreement": float(agree[i]),
-                **_topk(overall, i, labels=settings.labels, prefix=""),
-            }
-            for columns, decision, scored in zip(settings.columns, decisions, members, strict=True):
-                row |= self._member_columns(columns, decision, scored, i)
-            rows.append(row)
+
+def evidence_of(scores: Scores) -> MemberEvidence:
+    """A member's scores of [B, V, ...] views as numbers per clip; a clip counts as present when all its views are."""
+
+    def mean_of_views(values: torch.Tensor | None) -> NDArray[np.float32] | None:
+        return None if values is None else values.mean(dim=1).cpu().numpy()
+
+    return MemberEvidence(
+        logits=combine_views(scores.logits).cpu().numpy(),
+        embedding=mean_of_views(scores.embeddings),
+        context=mean_of_views(scores.context),
+        present=None if scores.present is None else scores.present.all(dim=1).cpu().numpy(),
+    )
+
+
+def with_failures(rows: pa.Table, failures: Mapping[int, tuple[str, str]]) -> pa.Table:
+    """The rows with status and error columns of those at the positions in `failures` (code, message) as model_error."""
+    if not failures:
         return rows
-
-    def _member_columns(self, columns: MemberColumns, decision: Decision, scored: _Scored, i: int) -> dict[str, object]:
-        labels, prefix = self._settings.labels, f"{columns.name}_"
-        row: dict[str, object] = {
-            f"{prefix}label": labels[decision.label_id[i]],
-            f"{prefix}score": float(decision.score[i]),
-            **_topk(decision, i, labels=labels, prefix=prefix),
-        }
-        if columns.num_logits is not None:
-            row[f"{prefix}logits"] = scored.logits[i].astype(np.float16)
-        if columns.embedding_dim is not None and scored.embeddings is not None:
-            row[f"{prefix}embedding"] = scored.embeddings[i].astype(np.float16)
-        return row
+    positions = np.array(sorted(failures))
+    failed = np.zeros(len(rows), np.bool_)
+    failed[positions] = True
+    mask = pa.array(failed)
+    codes, messages = zip(*(failures[i] for i in positions.tolist()), strict=True)
+    for name, values in (
+        ("status", [Status.MODEL_ERROR.value] * len(positions)),
+        ("error_stage", [Stage.CLASSIFY.value] * len(positions)),
+        ("error_code", codes),
+        ("error_message", messages),
+    ):
+        index = rows.schema.get_field_index(name)
+        field = rows.schema.field(index)
+        column = pc.replace_with_mask(rows[name].combine_chunks(), mask, pa.array(values, field.type))
+        rows = rows.set_column(index, field, column)
+    return rows
 
 
 def frames_of(block: pa.Table) -> Frames:
@@ -167,22 +194,6 @@ def frames_of(block: pa.Table) -> Frames:
     array = column.chunk(0) if isinstance(column, pa.ChunkedArray) else column
     frames: Frames = array.to_numpy_ndarray()
     return frames
-
-
-def _topk(decision: Decision, i: int, *, labels: Sequence[str], prefix: str) -> dict[str, object]:
-    return {
-        f"{prefix}topk_labels": [labels[k] for k in decision.topk_ids[i]],
-        f"{prefix}topk_scores": [float(s) for s in decision.topk_scores[i]],
-    }
-
-
-def _model_failure(message: str) -> dict[str, object]:
-    return {
-        "status": Status.MODEL_ERROR.value,
-        "error_stage": Stage.CLASSIFY.value,
-        "error_code": "member_raised",
-        "error_message": message,
-    }
 
 
 def _to_device(frames: Frames, device: str) -> torch.Tensor:
