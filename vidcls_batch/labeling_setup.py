@@ -46,9 +46,7 @@ def set_up_labeling(
     mappings = {m.name: load_mapping(m.mapping) for m in config.members if m.mapping is not None}
     has_negatives = any(m.negative_prompts for m in config.members)
     maps = {
-        m.name: _map(
-            m, described.labels, label_set=label_set, mapping=mappings.get(m.name), zero_shot=described.zero_shot
-        )
+        m.name: _map(m, described, label_set=label_set, mapping=mappings.get(m.name))
         for m, described in zip(config.members, members, strict=True)
     }
     coverage = check_coverage(label_set.labels, maps)

@@ -56,7 +56,7 @@ class PlannedRun:
             frames_shape=self.spec.request.frames_shape,
             frame_bytes=self.spec.frame_bytes,
             columns=tuple(self.spec.schema(self.plan.extra_schema).names),
-            notes=tuple(self.spec.licence_notes()),
+            notes=(*self.spec.licence_notes(), *self.spec.labeling.coverage.lines()),
         )
 
 

@@ -95,16 +95,6 @@ class MemberColumns:
             fields.append(pa.field(f"{self.name}_context", pa.list_(pa.float16(), self.context_dim)))
         return fields
 
-    @property
-    def evidence_bytes(self) -> int:
-        """Bytes that the optional columns take for each clip, before compression (float16 hardly compresses)."""
-        return 2 * sum(width or 0 for width in (self.num_logits, self.embedding_dim, self.context_dim))
-
-
-def evidence_bytes_per_clip(members: Sequence[MemberColumns]) -> int:
-    """What keeping logits and embeddings adds to each clip's row, in bytes."""
-    return sum(member.evidence_bytes for member in members)
-
 
 def result_schema(members: Sequence[MemberColumns]) -> pa.Schema:
     """What the workers return for a clip: everything but what the plan already knows."""

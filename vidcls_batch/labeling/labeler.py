@@ -1,7 +1,7 @@
 """From what the members say of clips to the columns of the table: the same code for a run and for a relabeling."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
@@ -37,6 +37,12 @@ class LabelingSettings:
     none_below: float = 0.0
     has_negatives: bool = False
     calibration: Calibration | None = None
+
+    def of_member(self, index: int) -> "LabelingSettings":
+        """The settings of an ensemble that is this member alone."""
+        return replace(
+            self, maps=(self.maps[index],), weights=(1.0,), rule="weighted_mean", label_weights=None, calibration=None
+        )
 
 
 @dataclass(frozen=True, slots=True)

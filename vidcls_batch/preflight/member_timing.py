@@ -60,9 +60,10 @@ def time_members(
     """Load each member alone, score `block` once to warm up, then for its share of `seconds`; at least once."""
     share = seconds / len(settings.members)
     timings = []
-    for member, columns in zip(settings.members, settings.columns, strict=True):
+    for index, (member, columns) in enumerate(zip(settings.members, settings.columns, strict=True)):
         before, started = resident_bytes(), clock()
-        alone = BlockClassifier(replace(settings, members=(member,), columns=(columns,), weights=(1.0,)))
+        labeling = settings.labeling.of_member(index)
+        alone = BlockClassifier(replace(settings, members=(member,), columns=(columns,), labeling=labeling))
         loaded = clock()
         alone(block)
         rounds = [_timed(alone, block, clock)]
