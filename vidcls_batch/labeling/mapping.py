@@ -169,9 +169,9 @@ def _near(word: str, known: Sequence[str]) -> str:
 def _no_overlap(head_labels: Sequence[str], run_labels: Sequence[str], *, owner: str) -> str:
     return (
         f"{owner}none of the {len(head_labels)} labels its head scores is one of the {len(run_labels)} in the run's "
-        f"label set. Label set: {_shown(list(run_labels))}. Head: {_shown(list(head_labels))}. Set label_set to the "
-        "head's names, give the member a `mapping` (propose one: vidcls map), or its `labels` where the checkpoint "
-        "names its outputs wrongly"
+        f"label set. Only in the label set: {_shown(list(run_labels))}. Only in the head: {_shown(list(head_labels))}. "
+        "Set label_set to the head's names, give the member a `mapping` (propose one: vidcls map), or its `labels` "
+        "where the checkpoint names its outputs wrongly"
     )
 
 
