@@ -172,6 +172,34 @@ def retry(
         _tell(asdict(outcome), str(outcome), as_json)
 
 
+@app.command(epilog="Example: vidcls relabel runs/k400 --config new_labels.yaml --out runs/k400-new")
+def relabel(
+    run_folder: RunArg,
+    config: Annotated[Path, typer.Option("--config", help="What the labels shall be made by.")],
+    out_folder: Annotated[str, typer.Option("--out", help="The run folder of the new labels.")],
+    overrides: SetOption = None,
+    workers: Annotated[int | None, typer.Option("--workers", min=1, help="Threads; default: one per CPU.")] = None,
+    endpoint_url: EndpointOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Label a finished run's clips again from its stored evidence: new labels, prompts, weights or rule; no video."""
+    from vidcls_batch.progress import ConsoleProgress
+    from vidcls_batch.relabel import relabel_run
+
+    with (
+        _failures_told(as_json, resume=f"vidcls relabel {run_folder} --config {config} --out {out_folder}"),
+        ConsoleProgress() as progress,
+    ):
+        outcome = relabel_run(
+            run_folder,
+            config=load_config(config, overrides=[*(overrides or ()), f"run.path={out_folder}"]),
+            options=_options(endpoint_url),
+            progress=progress,
+            num_workers=workers,
+        )
+        _tell(asdict(outcome), str(outcome), as_json)
+
+
 @app.command(epilog="Example: vidcls peek clip.mp4 --config configs/demo.yaml --sheet frames.png")
 def peek(
     video: Annotated[str, typer.Argument(help="One video: a path or any fsspec URI.", show_default=False)],

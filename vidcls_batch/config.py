@@ -196,7 +196,7 @@ def check_templates(templates: Sequence[str]) -> None:
 
 # Rules that look at one clip at a time, and those that need the whole table: `relabel` has both.
 ClipRule = Literal["weighted_mean", "log_pool", "logit_mean", "majority", "weighted_vote", "rank_fusion", "stacking"]
-TableRule = Literal["dawid_skene", "one_coin_dawid_skene", "mace", "glad", "wawa", "zero_based_skill"]
+TableRule = Literal["dawid_skene", "one_coin_dawid_skene", "mace", "glad"]
 
 
 class EnsembleConfig(_Section):
@@ -204,8 +204,8 @@ class EnsembleConfig(_Section):
 
     rule: ClipRule | TableRule = Field(
         "weighted_mean",
-        description="See docs/ensembles.md; dawid_skene to zero_based_skill look at the whole table and are for "
-        "`vidcls relabel` only.",
+        description="See docs/ensembles.md; dawid_skene, one_coin_dawid_skene, mace and glad look at the whole table: "
+        "for `vidcls relabel` only.",
     )
     weights: dict[str, float] = Field(default_factory=dict, description="Weight per member name; default 1 each.")
     label_weights: dict[str, dict[str, float]] = Field(

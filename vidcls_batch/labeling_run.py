@@ -10,7 +10,7 @@ from vidcls_batch.canary import check_canary, choose_canary
 from vidcls_batch.config import Config, ray_address
 from vidcls_batch.dataset.commit import UnitCollector, pending_units
 from vidcls_batch.dataset.plan import Plan
-from vidcls_batch.dataset.run_record import write_run_record
+from vidcls_batch.dataset.run_record import write_heads, write_run_record
 from vidcls_batch.dataset.verify import is_marked_success, mark_success, verify_run
 from vidcls_batch.errors import Status
 from vidcls_batch.passes import label_in_passes
@@ -95,6 +95,7 @@ def _label(
     run = spec.config.run
     record = spec.record()
     write_run_record(store, record)
+    write_heads(store, {m.name: m.labels for m in spec.members})
     done = plan.num_clips - sum(plan.unit_size(unit) for unit in pending)
     canary = choose_canary(pending, store=store, plan=plan, num_clips=run.canary_clips)
     collector = UnitCollector(

@@ -23,7 +23,15 @@ from vidcls_batch.dataset.verify import unmark_success
 from vidcls_batch.errors import StorageError
 from vidcls_batch.storage import Store
 
-__all__ = ["CommittedUnit", "UnitCollector", "committed_units", "pending_units", "read_predictions", "replace_rows"]
+__all__ = [
+    "CommittedUnit",
+    "UnitCollector",
+    "commit_rows",
+    "committed_units",
+    "pending_units",
+    "read_predictions",
+    "replace_rows",
+]
 
 _UNIT_FILE = re.compile(rf"^{PREDICTIONS_FOLDER}/unit-(\d{{6,}})\.parquet$")
 ROUTE = ("unit", "clip_id")  # what a row needs to find its place; all else of `rows` are results
@@ -175,6 +183,30 @@ class UnitCollector:
         self._pending.discard(unit)
         del self._open[unit]
         return CommittedUnit(unit, table.num_rows, len(data), statuses, is_ours)
+
+
+def commit_rows(
+    store: Store,
+    plan: Plan,
+    unit: int,
+    rows: pa.Table,
+    *,
+    schema: pa.Schema,
+    owner: str,
+    metadata: Mapping[str, str],
+    compression: str,
+) -> CommittedUnit:
+    """Commit a unit whose results `rows` are all there, in the plan's order. Raises ValueError where they are not."""
+    clips = read_unit(store, unit)
+    if not rows["clip_id"].equals(clips["clip_id"]):
+        raise ValueError(f"the rows of unit {unit} are not its planned clips in their order")
+    table = joined(clips, rows, schema=schema)
+    data = encode_unit(
+        table, unit=unit, owner=owner, fingerprint=plan.fingerprint, metadata=metadata, compression=compression
+    )
+    is_ours = store.put_if_absent(prediction_path(unit), data)
+    statuses = count_statuses(table) if is_ours else read_footer(store, unit).statuses
+    return CommittedUnit(unit, table.num_rows, len(data), statuses, is_ours)
 
 
 def committed_units(store: Store, plan: Plan) -> set[int]:

@@ -114,7 +114,7 @@ def make_plan(
         if manifest_version(config.manifest, options=options) != version:
             _discard_units(store)
             raise ManifestError(f"The manifest {source.uri} changed while it was planned. Use a new run folder.")
-    return _frozen(store, plan)
+    return freeze(store, plan)
 
 
 def load_plan(store: Store) -> Plan | None:
@@ -155,7 +155,8 @@ def _write_units(store: Store, plan: Plan, manifest: Manifest, *, progress: Call
     put_all(store, _encoded_units(_counted(read_clips(manifest), progress), plan, done))
 
 
-def _frozen(store: Store, plan: Plan) -> Plan:
+def freeze(store: Store, plan: Plan) -> Plan:
+    """Write plan.json, the last step of planning, unless another driver has; returns the plan that counts."""
     store.put_if_absent(PLAN, _encode(plan))
     frozen = load_plan(store)
     if frozen is None or frozen.fingerprint != plan.fingerprint:

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +12,7 @@ from vidcls_batch.errors import RunMismatchError, StorageError
 from vidcls_batch.storage import Store, absolute_uri
 
 RUN_RECORD = "run.json"
+HEADS = "heads.json"
 _SHOWN_CHARS = 120
 
 Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
@@ -130,6 +131,28 @@ def read_run_record(store: Store) -> RunRecord:
         raise StorageError(f"{store.uri} holds no {RUN_RECORD}. Is it a run folder? Start one: vidcls run") from error
     except (ValueError, TypeError) as error:
         raise StorageError(f"{store.uri}/{RUN_RECORD} is damaged ({error}). The run itself writes it anew.") from error
+
+
+def write_heads(store: Store, heads: Mapping[str, Sequence[str]]) -> None:
+    """Keep the names of each member's outputs, in order, for those who read its logits later.
+
+    Apart from run.json, whose content is repeated in each file's footer.
+    """
+    tree = {member: list(labels) for member, labels in heads.items()}
+    store.put(HEADS, (json.dumps(tree, ensure_ascii=False) + "\n").encode())
+
+
+def read_heads(store: Store) -> dict[str, tuple[str, ...]]:
+    """The outputs' names by member. Raises StorageError where they are not kept."""
+    try:
+        return {member: tuple(labels) for member, labels in json.loads(store.read_bytes(HEADS)).items()}
+    except FileNotFoundError as error:
+        raise StorageError(
+            f"{store.uri} has no {HEADS}, so its logits cannot be told apart: it was made by an earlier version. "
+            "Run it again."
+        ) from error
+    except (ValueError, TypeError, AttributeError) as error:
+        raise StorageError(f"{store.uri}/{HEADS} is damaged ({error}).") from error
 
 
 def _refuse_secrets(record: Mapping[str, Any]) -> None:

@@ -75,19 +75,39 @@ class LabeledClips:
 
 
 def label_clips(
-    members: Sequence[MemberEvidence], *, settings: LabelingSettings, columns: Sequence[MemberColumns]
+    members: Sequence[MemberEvidence],
+    *,
+    settings: LabelingSettings,
+    columns: Sequence[MemberColumns],
+    pooled: Scores | None = None,
 ) -> LabeledClips:
-    """Label B clips from what each member says of them; the order of `members` is that of the settings."""
+    """Label B clips from what each member says of them; the order of `members` is that of the settings.
+
+    `pooled` [B, K] are the ensemble's probabilities where they are known already, in place of the settings' rule.
+    """
     clips = len(members[0].logits)
     parts: list[Mapping[str, pa.Array]] = []
     unlabeled: dict[int, str] = {}
     for start in range(0, clips, ROWS_AT_ONCE):
         rows = slice(start, start + ROWS_AT_ONCE)
         part = [member.part(rows) for member in members]
-        some = _label_part(part, settings=settings, columns=columns)
+        known = None if pooled is None else Pooled(pooled[rows])
+        some = _label_part(part, settings=settings, columns=columns, known=known)
         parts.append(some.columns)
         unlabeled |= {start + position: reason for position, reason in some.unlabeled.items()}
     return LabeledClips({name: pa.chunked_array([p[name] for p in parts]) for name in parts[0]}, unlabeled)
+
+
+def member_votes(members: Sequence[MemberEvidence], *, settings: LabelingSettings) -> NDArray[np.int32]:
+    """Each member's first label for B clips, [B, M]; -1 where it has no score."""
+    votes = np.full((len(members[0].logits), len(members)), -1, np.int32)
+    for m, member in enumerate(members):
+        for start in range(0, len(votes), ROWS_AT_ONCE):
+            rows = slice(start, start + ROWS_AT_ONCE)
+            part = member.part(rows)
+            first = member_probabilities(m, part, settings=settings)[:, : len(settings.labels)].argmax(axis=1)
+            votes[rows, m] = first if part.present is None else np.where(part.present, first, -1)
+    return votes
 
 
 def member_probabilities(index: int, evidence: MemberEvidence, *, settings: LabelingSettings) -> Scores:
@@ -139,11 +159,15 @@ def _panel(probabilities: Sequence[Scores], *, present: Sequence[Mask | None], s
 
 
 def _label_part(
-    members: Sequence[MemberEvidence], *, settings: LabelingSettings, columns: Sequence[MemberColumns]
+    members: Sequence[MemberEvidence],
+    *,
+    settings: LabelingSettings,
+    columns: Sequence[MemberColumns],
+    known: Pooled | None,
 ) -> LabeledClips:
     probabilities = [_masked(member_probabilities(m, e, settings=settings), e) for m, e in enumerate(members)]
     present = [member.present for member in members]
-    pooled = pool_members(probabilities, present=present, settings=settings)
+    pooled = known or pool_members(probabilities, present=present, settings=settings)
     unlabeled = _unlabeled(present, clips=len(pooled.scores), settings=settings, columns=columns)
     num_labels = len(settings.labels)
     decision = decide(pooled.scores[:, :num_labels], top_k=settings.top_k, tie_break=_labels_only(pooled, num_labels))

@@ -136,6 +136,19 @@ class Family(Protocol):
         ...
 
 
+# Scores stored embeddings float32 [N, D], with their context [N, C] where the family has one, against label texts:
+# logits float32 [N, K], as the network that made them would.
+TextScorer = Callable[["Tensor", "Tensor | None"], "Tensor"]
+
+
+class TextFamily(Family, Protocol):
+    """A family that scores label texts: it can do so again from what it said of a clip, without the clip."""
+
+    def load_text_scorer(self, checkpoint: Checkpoint, *, texts: tuple[tuple[str, ...], ...]) -> TextScorer:
+        """Load what scores `texts` (prompts of each label) on the CPU. Raises CheckpointError."""
+        ...
+
+
 ViewRule = Literal["mean_of_probabilities", "mean_of_logits"]
 
 

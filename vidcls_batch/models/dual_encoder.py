@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol, cast
 
 from vidcls_batch.config import SamplingConfig
 from vidcls_batch.errors import CheckpointError
-from vidcls_batch.models.base import FamilyDescription, InputSpec, LoadedNetwork, Scores
+from vidcls_batch.models.base import FamilyDescription, InputSpec, LoadedNetwork, Scores, TextScorer
 from vidcls_batch.models.checkpoints import Checkpoint
 from vidcls_batch.models.input_spec import read_input_spec, resolve_sampling
 from vidcls_batch.models.pretrained import load_pretrained
@@ -93,6 +93,20 @@ class DualEncoderFamily:
             return Scores(logits=clips @ embedded.T * scale + bias, embeddings=clips)
 
         return LoadedNetwork(network=network, num_parameters=num_parameters)
+
+    def load_text_scorer(self, checkpoint: Checkpoint, *, texts: tuple[tuple[str, ...], ...]) -> TextScorer:
+        """The cosine of stored embeddings with the texts', scaled as in training."""
+        import torch
+
+        config = read_config(checkpoint, model_types=self.model_types)
+        module = load_pretrained(checkpoint, model_class=self.model_classes[str(config["model_type"])])
+        embedded = self._embed_texts(module, checkpoint, texts, device="cpu")
+        scale, bias = self._scale_and_bias(module)
+
+        def score(embeddings: "Tensor", context: "Tensor | None") -> "Tensor":
+            return torch.nn.functional.normalize(embeddings, dim=-1) @ embedded.T * scale + bias
+
+        return score
 
     def _image_size(self, vision: Mapping[str, object]) -> int:
         if (

@@ -8,7 +8,14 @@ from typing import cast
 from vidcls_batch.config import MemberConfig
 from vidcls_batch.errors import CheckpointError, ConfigError
 from vidcls_batch.label_sets import load_label_set
-from vidcls_batch.models.base import CheckpointRecord, Family, FamilyDescription, MemberDescription
+from vidcls_batch.models.base import (
+    CheckpointRecord,
+    Family,
+    FamilyDescription,
+    MemberDescription,
+    TextFamily,
+    TextScorer,
+)
 from vidcls_batch.models.checkpoints import Checkpoint, CheckpointAccess, open_checkpoint
 from vidcls_batch.models.families import FAMILIES, FamilyFacts
 from vidcls_batch.models.member import LoadedMember, resolve_precision
@@ -112,6 +119,23 @@ def member_texts(
         return ()
     names = [(label, *others) for label, others in zip(labels, aliases or ((),) * len(labels), strict=True)]
     return (*fill_prompts(names, description.prompts), *((text,) for text in config.negative_prompts))
+
+
+def load_text_scorer(
+    config: MemberConfig,
+    *,
+    labels: tuple[str, ...],
+    aliases: tuple[tuple[str, ...], ...] = (),
+    access: CheckpointAccess | None = None,
+) -> TextScorer:
+    """What scores stored embeddings of a zero-shot member against these labels. Raises ConfigError, CheckpointError."""
+    checkpoint = open_checkpoint(config.checkpoint, revision=config.revision, access=access)
+    description = _describe(config, checkpoint, run_labels=labels)
+    family = open_family(config.family)
+    if not description.zero_shot or not hasattr(family, "load_text_scorer"):
+        raise ConfigError(f"members.{config.name}: {config.family} does not score texts from embeddings")
+    texts = member_texts(config, description, labels=labels, aliases=aliases)
+    return cast(TextFamily, family).load_text_scorer(checkpoint, texts=texts)
 
 
 def checkpoint_access(storage: StorageOptions) -> CheckpointAccess:

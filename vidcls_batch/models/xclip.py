@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Protocol, cast
 
 from vidcls_batch.config import SamplingConfig
 from vidcls_batch.errors import CheckpointError
-from vidcls_batch.models.base import FamilyDescription, LoadedNetwork, Scores
+from vidcls_batch.models.base import FamilyDescription, LoadedNetwork, Scores, TextScorer
 from vidcls_batch.models.checkpoints import Checkpoint
 from vidcls_batch.models.input_spec import read_input_spec, resolve_sampling
 from vidcls_batch.models.pretrained import load_pretrained
@@ -79,6 +79,23 @@ class XClipFamily:
             return Scores(logits=logits, embeddings=video, context=patches.flatten(1))
 
         return LoadedNetwork(network=network, num_parameters=num_parameters)
+
+    def load_text_scorer(self, checkpoint: Checkpoint, *, texts: tuple[tuple[str, ...], ...]) -> TextScorer:
+        """The prompt generator over stored videos and patches."""
+        import torch
+
+        model = cast(XClipModel, load_pretrained(checkpoint, model_class="XCLIPModel"))
+        text_features = embed_texts(model, checkpoint, texts)
+        scale = float(model.logit_scale.exp())
+
+        def score(embeddings: "Tensor", context: "Tensor | None") -> "Tensor":
+            if context is None:
+                raise ValueError("X-CLIP's texts look at the video: its context is needed")
+            patches = context.view(len(context), -1, text_features.shape[1])
+            with torch.inference_mode():
+                return score_texts(model, embeddings, patches, text_features, scale=scale)
+
+        return score
 
 
 def embed_texts(model: XClipModel, checkpoint: Checkpoint, texts: tuple[tuple[str, ...], ...]) -> "Tensor":
