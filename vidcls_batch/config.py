@@ -114,6 +114,11 @@ class DecodeConfig(_Section):
     max_packets: int = Field(DecodeLimits().max_packets, gt=0)
     fetch_timeout_s: float = Field(60.0, gt=0, description="Longest wait for one object.")
     fetch_retries: int = Field(4, ge=0, description="Further tries after the first before a clip becomes fetch_error.")
+    range_above_mb: int | None = Field(
+        64,
+        ge=1,
+        description="Of larger MP4 and MOV files only what the frames need is fetched; null: every file whole.",
+    )
 
     @property
     def limits(self) -> DecodeLimits:

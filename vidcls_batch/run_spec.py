@@ -64,7 +64,11 @@ class RunSpec:
             request=self.request,
             limits=decode.limits,
             backend=decode.backend,
-            fetch=FetchSettings(timeout_s=decode.fetch_timeout_s, retries=decode.fetch_retries),
+            fetch=FetchSettings(
+                timeout_s=decode.fetch_timeout_s,
+                retries=decode.fetch_retries,
+                range_above_bytes=None if decode.range_above_mb is None else decode.range_above_mb << 20,
+            ),
             storage=self.storage,
         )
 

@@ -60,11 +60,17 @@ LABEL = pa.schema(
     ]
 )
 COST = pa.schema(
-    [pa.field("fetch_ms", pa.float32()), pa.field("decode_ms", pa.float32()), pa.field("infer_ms", pa.float32())]
+    [
+        pa.field("fetch_ms", pa.float32()),
+        pa.field("fetch_requests", pa.int32()),
+        pa.field("fetched_bytes", pa.int64()),
+        pa.field("decode_ms", pa.float32()),
+        pa.field("infer_ms", pa.float32()),
+    ]
 )
 
 # What the decode stage knows of a clip; travels beside the frames.
-DECODED = pa.schema([*OUTCOME, *SOURCE, *QUALITY, COST.field("fetch_ms"), COST.field("decode_ms")])
+DECODED = pa.schema([*OUTCOME, *SOURCE, *QUALITY, *(f for f in COST if f.name != "infer_ms")])
 # Routes a row from the plan to its unit's file; never written.
 ROUTE = pa.schema([pa.field("unit", pa.int32(), nullable=False), pa.field("clip_id", pa.string(), nullable=False)])
 

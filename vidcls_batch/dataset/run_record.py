@@ -32,6 +32,7 @@ DECIDES_RESULT: dict[str, bool] = {
     "decode.max_packets": False,
     "decode.fetch_timeout_s": False,  # depends on the network
     "decode.fetch_retries": False,
+    "decode.range_above_mb": False,  # the same frames, fewer bytes
     "members": True,
     "ensemble": True,
     "resources": False,  # a run may go on with more machines, other batches, or a GPU

@@ -1,8 +1,6 @@
 """The CPU stage: clips in, frames and facts out. Nothing a clip does leaves this stage but its row."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, fields
-from functools import partial
+from dataclasses import dataclass, fields, replace
 from typing import Self
 
 import numpy as np
@@ -11,9 +9,12 @@ import pyarrow as pa
 from vidcls_batch.errors import ClipError, Status
 from vidcls_batch.schema import DECODED, ROUTE
 from vidcls_batch.stages.fetch import FetchedClip, FetchSettings, fetch_ahead
-from vidcls_batch.storage import StorageOptions, read_object
+from vidcls_batch.stages.ranges import ObjectReader
+from vidcls_batch.storage import StorageOptions
 from vidcls_batch.types import Clip, DecodeLimits, DecodeReport, FrameRequest, Frames
+from vidcls_batch.video.decoders.base import backend_of
 from vidcls_batch.video.sandbox import SandboxedDecoder
+from vidcls_batch.video.source import BlockCache, Traffic
 
 CLIPS = pa.schema(
     [
@@ -47,12 +48,10 @@ class BlockDecoder:
         self._decoder = SandboxedDecoder(
             settings.request, limits=settings.limits, backend=settings.backend, num_threads=settings.num_threads
         )
-        self._read: Callable[[str], bytes] = partial(
-            read_object,
-            options=settings.storage,
-            max_bytes=settings.limits.max_bytes,
-            timeout_s=settings.fetch.timeout_s,
-        )
+        fetch = settings.fetch
+        if not backend_of(settings.backend).reads_ranges:
+            fetch = replace(fetch, range_above_bytes=None)
+        self._read = ObjectReader(storage=settings.storage, fetch=fetch, max_bytes=settings.limits.max_bytes)
 
     def __call__(self, clips: pa.Table) -> pa.Table:
         """Rows of CLIPS to rows of ROUTE, DECODED and `frames` (uint8 tensor [slots, H, W, 3]), in the same order.
@@ -88,21 +87,30 @@ class BlockDecoder:
             "content_hash": source.content_hash,
             "fetch_ms": source.fetch_ms,
         }
+        before = _traffic_of(source)
         try:
             if source.error is not None:
                 raise source.error
             assert source.data is not None  # FetchedClip holds data or an error
             clip = source.clip
             report = self._decoder.decode(source.data, start_s=clip.start_s, end_s=clip.end_s, out=out)
+            row |= {"status": Status.OK.value} | _report_columns(report)
         except ClipError as error:
             out[...] = 0
-            return row | _failure(error)
-        return row | {"status": Status.OK.value} | _report_columns(report)
+            row |= _failure(error)
+        after = _traffic_of(source)  # what the decoder asked for on its way
+        row["fetch_requests"] = source.requests + after.requests - before.requests
+        row["fetched_bytes"] = source.fetched_bytes + after.num_bytes - before.num_bytes
+        return row
 
 
 def _clips_of(table: pa.Table) -> list[Clip]:
     names = [f.name for f in fields(Clip)]
     return [Clip(**row) for row in table.select(names).to_pylist()]
+
+
+def _traffic_of(source: FetchedClip) -> Traffic:
+    return replace(source.data.traffic) if isinstance(source.data, BlockCache) else Traffic()
 
 
 def _failure(error: ClipError) -> dict[str, object]:

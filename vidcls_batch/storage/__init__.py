@@ -6,6 +6,7 @@ The only package that reads storage settings from the environment; errors it rai
 
 from vidcls_batch.storage.objects import ObjectInfo, list_objects, read_object, stat_object
 from vidcls_batch.storage.options import StorageOptions, absolute_uri, storage_options
+from vidcls_batch.storage.ranges import read_range
 from vidcls_batch.storage.store import Store, open_store
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     "list_objects",
     "open_store",
     "read_object",
+    "read_range",
     "stat_object",
     "storage_options",
 ]

@@ -11,10 +11,11 @@ from vidcls_batch.video.probe import check_num_bytes, decode_error
 from vidcls_batch.video.quality import measure_quality
 from vidcls_batch.video.rescale import Row
 from vidcls_batch.video.sampling import CENTRE, Indices, crop_of_slots, slot_indices
+from vidcls_batch.video.source import Source
 
 
 def decode_in_process(
-    source: bytes,
+    source: Source,
     request: FrameRequest,
     *,
     start_s: float | None = None,
@@ -36,7 +37,7 @@ def decode_in_process(
 
 def decode_into(
     out: Frames,
-    source: bytes | memoryview,
+    source: Source,
     *,
     decoder: Decoder,
     request: FrameRequest,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from vidcls_batch.errors import ClipError, Stage, Status
 from vidcls_batch.types import DecodeLimits, VideoFacts
 from vidcls_batch.video.libav_log import Message, hearing_errors
+from vidcls_batch.video.source import Source, SourceFile
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -29,31 +30,6 @@ _READ_BYTES = 1 << 18
 _QUICK_OPEN = {"skip_frame": "all", "probesize": "65536"}
 
 
-class MemoryFile:
-    """A read-only file over bytes in memory that does not copy them all."""
-
-    def __init__(self, data: bytes | memoryview) -> None:
-        self._data = memoryview(data)
-        self._position = 0
-
-    def read(self, size: int = -1) -> bytes:
-        """The next `size` bytes, fewer at the end."""
-        stop = len(self._data) if size < 0 else min(len(self._data), self._position + size)
-        chunk = bytes(self._data[self._position : stop])
-        self._position = max(self._position, stop)
-        return chunk
-
-    def seek(self, offset: int, whence: int = 0) -> int:
-        """Move to `offset` from the start (0), here (1) or the end (2)."""
-        base = (0, self._position, len(self._data))[whence]
-        self._position = max(0, base + offset)
-        return self._position
-
-    def tell(self) -> int:
-        """Position in bytes."""
-        return self._position
-
-
 @dataclass(frozen=True, slots=True)
 class OpenedVideo:
     """A container that passed the guards, and the video stream that will be decoded."""
@@ -66,7 +42,7 @@ class OpenedVideo:
 
 
 @contextmanager
-def open_video(data: bytes | memoryview, *, limits: DecodeLimits) -> Iterator[OpenedVideo]:
+def open_video(data: Source, *, limits: DecodeLimits) -> Iterator[OpenedVideo]:
     """Open and check against `limits` before any frame is decoded. Raises ClipError."""
     with open_container(data, limits=limits) as (container, messages), av_failures_become_clip_errors():
         stream = _pick_stream(container)
@@ -78,9 +54,7 @@ def open_video(data: bytes | memoryview, *, limits: DecodeLimits) -> Iterator[Op
 
 
 @contextmanager
-def open_container(
-    data: bytes | memoryview, *, limits: DecodeLimits
-) -> Iterator[tuple["InputContainer", list[Message]]]:
+def open_container(data: Source, *, limits: DecodeLimits) -> Iterator[tuple["InputContainer", list[Message]]]:
     """Open a file of a format that cannot reach outside its own bytes. Raises ClipError."""
     import av
 
@@ -94,7 +68,7 @@ def open_container(
         options |= _QUICK_OPEN
     with hearing_errors() as messages, av_failures_become_clip_errors():
         container = av.open(
-            MemoryFile(data), mode="r", options=options, metadata_errors="ignore", buffer_size=_READ_BYTES
+            SourceFile(data), mode="r", options=options, metadata_errors="ignore", buffer_size=_READ_BYTES
         )
         with container:
             yield container, messages
@@ -159,7 +133,7 @@ def _refuse_oversized(messages: list[Message]) -> None:
 
 
 def _pick_stream(container: "InputContainer") -> "VideoStream":
-    from av.stream import Disposition
+    from av.stream import Discard, Disposition
 
     videos = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
     if not videos:
@@ -170,6 +144,9 @@ def _pick_stream(container: "InputContainer") -> "VideoStream":
     stream: VideoStream = next((s for s in videos if s is best), videos[0])
     if stream.codec_context is None:
         raise decode_error("the video's codec is not supported", code="unsupported_codec")
+    for other in container.streams:
+        if other is not stream:  # sound nobody hears took 20 % of reading the packets of a small file
+            other.discard = Discard.all
     return stream
 
 

@@ -9,6 +9,7 @@ from vidcls_batch.types import DecodeLimits, DecodeReport, FrameRequest, Frames
 from vidcls_batch.video.decoders.base import BACKENDS, backend_label
 from vidcls_batch.video.probe import check_num_bytes
 from vidcls_batch.video.sandbox_process import DecoderProcess
+from vidcls_batch.video.source import BlockCache
 
 _KILLS_UNTIL_QUARANTINE = 2
 _MOST_KILLERS_REMEMBERED = 10_000
@@ -30,12 +31,12 @@ class SandboxedDecoder:
         self._warned = False
 
     def decode(
-        self, source: bytes, *, start_s: float | None = None, end_s: float | None = None, out: Frames
+        self, source: bytes | BlockCache, *, start_s: float | None = None, end_s: float | None = None, out: Frames
     ) -> DecodeReport:
-        """Fill `out` (uint8, request.frames_shape) with the frames of the whole file `source`.
+        """Fill `out` (uint8, request.frames_shape) with the frames of the file `source`, fetched whole or as needed.
 
         Raises ClipError, and nothing else, for anything a clip does: `timeout`, `crashed`, `too_large`, `no_video`,
-        `decode_error`. Raises ConfigError when the backend cannot be loaded.
+        `decode_error`, `fetch_error` (of a part). Raises ConfigError when the backend cannot be loaded.
         """
         check_num_bytes(len(source), limits=self._limits)
         self._refuse_quarantined(source)
@@ -62,7 +63,9 @@ class SandboxedDecoder:
     def _start(self) -> DecoderProcess:
         return DecoderProcess(self._request, limits=self._limits, backend=self._backend, num_threads=self._num_threads)
 
-    def _decode_once(self, source: bytes, start_s: float | None, end_s: float | None, out: Frames) -> DecodeReport:
+    def _decode_once(
+        self, source: bytes | BlockCache, start_s: float | None, end_s: float | None, out: Frames
+    ) -> DecodeReport:
         if not self._process.alive:
             self._process.close()
             self._process = self._start()
@@ -82,7 +85,7 @@ class SandboxedDecoder:
             message = f"decoder {asked!r} is known to be wrong for some of the files; these are decoded by {used}"
             warnings.warn(message, stacklevel=4)
 
-    def _refuse_quarantined(self, source: bytes) -> None:
+    def _refuse_quarantined(self, source: bytes | BlockCache) -> None:
         kills = self._kills.get(_digest(source), []) if self._kills else []
         if len(kills) >= _KILLS_UNTIL_QUARANTINE:
             raise ClipError(
@@ -93,5 +96,6 @@ class SandboxedDecoder:
             )
 
 
-def _digest(source: bytes) -> bytes:
-    return hashlib.blake2b(source, digest_size=16).digest()
+def _digest(source: bytes | BlockCache) -> bytes:
+    content = source.identity.encode() if isinstance(source, BlockCache) else source
+    return hashlib.blake2b(content, digest_size=16).digest()

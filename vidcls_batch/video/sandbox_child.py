@@ -18,7 +18,9 @@ import socket
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
@@ -26,10 +28,12 @@ from vidcls_batch.errors import ClipError, ConfigError, Stage, Status
 from vidcls_batch.types import DecodeLimits, FrameRequest, Frames, Sampling
 from vidcls_batch.video.decode import decode_into
 from vidcls_batch.video.decoders.base import Decoder, OpenClip, make_decoder
+from vidcls_batch.video.source import BlockCache, Source
 
 # A child that reached its share of clips ends with this code and is replaced: what a codec library leaks goes with it.
 RECYCLED = 64
 _CLIPS_PER_CHILD = 1000
+_CACHE_BYTES = 16 << 20  # of a file that is read in parts; the parent keeps more
 _PR_SET_PDEATHSIG = 1
 _MESSAGE_CHARACTERS = 500
 
@@ -120,9 +124,11 @@ def _be_the_child(setup: Setup, decoder: Decoder, nursery_pid: int) -> None:
         mmap.mmap(setup.frames_fd, int(np.prod(setup.request.frames_shape))), np.uint8
     ).reshape(setup.request.frames_shape)
     start_bytes = _address_space()
-    for count, job in enumerate(_jobs(channel), start=1):
-        _limit_address_space(start_bytes + (setup.limits.memory_mb << 20) + job["num_bytes"])
-        reply = _decode(job, setup, decoder, frames, channel)
+    parent = _Parent(channel, channel.makefile("rb"), setup.source_fd)
+    for count, job in enumerate(parent.jobs(), start=1):
+        in_memory = _CACHE_BYTES if job["ranged"] else job["num_bytes"]
+        _limit_address_space(start_bytes + (setup.limits.memory_mb << 20) + in_memory)
+        reply = _decode(job, setup, decoder, frames, parent)
         _limit_address_space(resource.RLIM_INFINITY)
         send_message(channel, id=job["id"], **reply)
         if count == _CLIPS_PER_CHILD or "recycle" in reply:
@@ -130,25 +136,42 @@ def _be_the_child(setup: Setup, decoder: Decoder, nursery_pid: int) -> None:
     os._exit(0)
 
 
-def _jobs(channel: socket.socket) -> Iterator[dict[str, int]]:
-    with channel.makefile("rb") as lines:
-        for line in lines:
+@dataclass(frozen=True, slots=True)
+class _Parent:
+    """Who gives the jobs, and the bytes."""
+
+    channel: socket.socket
+    lines: BinaryIO
+    source_fd: int
+
+    def jobs(self) -> Iterator[dict[str, int]]:
+        while line := self.lines.readline():
             yield json.loads(line)
 
+    def source(self, job: dict[str, int]) -> Source:
+        if not job["ranged"]:
+            # Freed when the last view of it goes: an exception may still hold one, and closing would then raise.
+            return memoryview(mmap.mmap(self.source_fd, job["num_bytes"], prot=mmap.PROT_READ))
+        fetch = partial(self._fetch, job["id"])
+        return BlockCache(job["num_bytes"], identity=str(job["id"]), fetch=fetch, capacity_bytes=_CACHE_BYTES)
 
-def _decode(
-    job: dict[str, int], setup: Setup, decoder: Decoder, frames: Frames, channel: socket.socket
-) -> dict[str, object]:
+    def _fetch(self, job: int, start: int, stop: int) -> bytes:
+        send_message(self.channel, id=job, need=[start, stop])
+        answer = json.loads(self.lines.readline())
+        if "failed" in answer:
+            raise _clip_error(answer["failed"], Status.FETCH_ERROR, "range_failed")
+        return os.pread(self.source_fd, stop - start, 0)
+
+
+def _decode(job: dict[str, int], setup: Setup, decoder: Decoder, frames: Frames, parent: _Parent) -> dict[str, object]:
     def opened(clip: OpenClip) -> None:
         pixels = (clip.facts.width or 0) * (clip.facts.height or 0)
-        send_message(channel, id=job["id"], opened_pixels=pixels * len(clip.pts_s))
+        send_message(parent.channel, id=job["id"], opened_pixels=pixels * len(clip.pts_s))
 
     try:
-        # Freed when the last view of it goes: an exception may still hold one, and closing would then raise.
-        source = memoryview(mmap.mmap(setup.source_fd, job["num_bytes"], prot=mmap.PROT_READ))
         report = decode_into(
             frames,
-            source,
+            parent.source(job),
             decoder=decoder,
             request=setup.request,
             limits=setup.limits,

@@ -22,6 +22,8 @@ import numpy as np
 from vidcls_batch.errors import ClipError, ConfigError, Stage, Status
 from vidcls_batch.types import DecodeLimits, DecodeQuality, DecodeReport, FrameRequest, Frames, VideoFacts
 from vidcls_batch.video.sandbox_child import RECYCLED, Setup, send_message
+from vidcls_batch.video.sandbox_ranges import RangeServer, put_source
+from vidcls_batch.video.source import BlockCache
 
 # Of the parent's environment the child gets what an interpreter needs to start; no credentials.
 _ENVIRONMENT = ("PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "PYTHONHOME", "TMPDIR")
@@ -91,13 +93,16 @@ class DecoderProcess:
         self.alive = False
         self._finalizer()
 
-    def decode(self, source: bytes, *, start_s: float | None, end_s: float | None, out: Frames) -> DecodeReport:
+    def decode(
+        self, source: bytes | BlockCache, *, start_s: float | None, end_s: float | None, out: Frames
+    ) -> DecodeReport:
         """Fill `out`. Raises ClipError, ConfigError when the decoder cannot be loaded."""
         self._await_child()
         self._forget_old_stderr()
-        self._put_source(source)
+        if isinstance(source, bytes):
+            put_source(self._source_fd, source)
         try:
-            report = self._await_report(self._send_job(len(source), start_s, end_s))
+            report = self._await_report(self._send_job(source, start_s, end_s), source)
         finally:
             if len(source) > _KEEP_SOURCE_BYTES:
                 os.ftruncate(self._source_fd, 0)
@@ -108,16 +113,19 @@ class DecoderProcess:
         if os.fstat(self._stderr_fd).st_size > _KEEP_STDERR_BYTES:  # some codec libraries talk with each clip
             os.ftruncate(self._stderr_fd, 0)
 
-    def _send_job(self, num_bytes: int, start_s: float | None, end_s: float | None) -> int:
+    def _send_job(self, source: bytes | BlockCache, start_s: float | None, end_s: float | None) -> int:
         self._next_job += 1
+        ranged = isinstance(source, BlockCache)
+        job = {"id": self._next_job, "num_bytes": len(source), "ranged": ranged, "start_s": start_s, "end_s": end_s}
         try:
-            send_message(self._jobs, id=self._next_job, num_bytes=num_bytes, start_s=start_s, end_s=end_s)
+            send_message(self._jobs, **job)
         except OSError:
             self.alive = False
             raise self._crashed(None) from None
         return self._next_job
 
-    def _await_report(self, job: int) -> DecodeReport:
+    def _await_report(self, job: int, source: bytes | BlockCache) -> DecodeReport:
+        ranges = RangeServer(source, jobs=self._jobs, source_fd=self._source_fd)
         started = time.monotonic()
         allowed_s = self._limits.timeout_s
         while (left := started + allowed_s - time.monotonic()) > 0:
@@ -128,9 +136,13 @@ class DecoderProcess:
                     continue
                 if "opened_pixels" in message:
                     allowed_s = allowed_seconds(pixels=message["opened_pixels"], limits=self._limits)
+                elif "need" in message:
+                    started += ranges.answer(*message["need"])
                 elif "error" in message:
+                    ranges.raise_failure()
                     raise _clip_error(message["error"])
                 else:
+                    ranges.raise_failure()
                     return _report(message["report"])
         self._kill_child()
         raise ClipError(
@@ -159,12 +171,6 @@ class DecoderProcess:
         except (OSError, ClipError):
             pass
         self.alive = False
-
-    def _put_source(self, source: bytes) -> None:
-        os.ftruncate(self._source_fd, len(source))
-        view, written = memoryview(source), 0
-        while written < len(view):  # one write moves at most 2 GiB
-            written += os.pwrite(self._source_fd, view[written:], written)
 
     def _messages(self, *, timeout_s: float) -> list[dict[str, Any]]:
         """What was said, the child's words before the news of its end. Raises ClipError when the nursery is gone."""

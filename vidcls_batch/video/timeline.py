@@ -4,7 +4,7 @@ from array import array
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,6 +37,11 @@ class Timeline:
     packets: NDArray[np.int64]
     keys: tuple[int, ...]  # positions of key packets, ascending
     key_pts: tuple[int, ...]
+
+    def without_keys(self, positions: set[int]) -> "Timeline":
+        """The same, with decoding never starting at `positions`."""
+        kept = [(key, pts) for key, pts in zip(self.keys, self.key_pts, strict=True) if key not in positions]
+        return Timeline(self.pts, self.packets, tuple(key for key, _ in kept), tuple(pts for _, pts in kept))
 
     def group_start(self, packet: int, pts: int) -> int:
         """Position of the packet from which decoding must start to show the frame of `packet` at `pts`.
@@ -87,7 +92,23 @@ def has_timed_packets(video: OpenedVideo) -> bool:
     return video.container.format.name in _TIMED_CONTAINERS and codec in _ONE_FRAME_PER_PACKET
 
 
-def read_timeline(packets: Iterable["Packet[VideoStream]"]) -> Timeline | None:
+class TimedPacket(Protocol):
+    """What a timeline needs to know of a packet."""
+
+    @property
+    def pts(self) -> int | None:
+        """When it is shown, in stream ticks."""
+
+    @property
+    def is_keyframe(self) -> bool:
+        """Whether decoding may start here."""
+
+    @property
+    def is_discard(self) -> bool:
+        """Whether it is decoded and never shown."""
+
+
+def read_timeline(packets: Iterable[TimedPacket]) -> Timeline | None:
     """Display order from packets; None when a time is missing or given twice."""
     shown_pts, shown_packets = array("q"), array("q")  # a million of either is 8 MB; as Python ints it would be 40
     keys: list[int] = []

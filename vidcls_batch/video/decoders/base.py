@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from vidcls_batch.errors import ConfigError
 from vidcls_batch.types import DecodeLimits, VideoFacts
 from vidcls_batch.video.rescale import Row
+from vidcls_batch.video.source import Source
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +52,11 @@ class OpenClip(Protocol):
 class Decoder(Protocol):
     """One backend, made once per process for one frame size and kept for many files."""
 
-    def open(self, data: bytes | memoryview, *, limits: DecodeLimits) -> AbstractContextManager[OpenClip]:
-        """Open a whole file held in memory. Raises ClipError."""
+    def open(self, data: Source, *, limits: DecodeLimits) -> AbstractContextManager[OpenClip]:
+        """Open a file: `bytes` or a `memoryview`; a `BlockCache` only where the table says `reads_ranges`.
+
+        Raises ClipError.
+        """
 
 
 class DecoderFactory(Protocol):
@@ -70,6 +74,7 @@ class Backend:
     factory: str  # module:attribute of its DecoderFactory
     distribution: str  # the installed package that decodes
     resampler: str
+    reads_ranges: bool = False  # fetches what it needs of a long file; others get it whole
 
 
 _SWSCALE = "swscale bilinear, YUV scaled then RGB"
@@ -77,8 +82,8 @@ _SWSCALE = "swscale bilinear, YUV scaled then RGB"
 BACKENDS: dict[str, Backend] = {
     b.name: b
     for b in (
-        Backend("pyav", "vidcls_batch.video.decoders.pyav:PlannedDecoder", "av", _SWSCALE),
-        Backend("pyav-fast", "vidcls_batch.video.decoders.pyav:FastPlannedDecoder", "av", _SWSCALE),
+        Backend("pyav", "vidcls_batch.video.decoders.pyav:PlannedDecoder", "av", _SWSCALE, True),
+        Backend("pyav-fast", "vidcls_batch.video.decoders.pyav:FastPlannedDecoder", "av", _SWSCALE, True),
         Backend("pyav-sequential", "vidcls_batch.video.decoders.pyav_sequential:SequentialDecoder", "av", _SWSCALE),
         Backend("decord", "vidcls_batch.video.decoders.decord:DecordDecoder", "decord", _SWSCALE),
         Backend("torchcodec", "vidcls_batch.video.decoders.torchcodec:TorchcodecDecoder", "torchcodec", _SWSCALE),

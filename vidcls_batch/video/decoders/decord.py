@@ -13,6 +13,7 @@ from vidcls_batch.types import DecodeLimits, VideoFacts
 from vidcls_batch.video.decoders.base import OpenClip, ReadReport, backend_label
 from vidcls_batch.video.decoders.pyav import PlannedClip, PlannedDecoder, starts_groups_with_idr
 from vidcls_batch.video.rescale import Rescaler, Row
+from vidcls_batch.video.source import Source
 
 if TYPE_CHECKING:
     import decord
@@ -37,7 +38,7 @@ class DecordDecoder:
         self._label = backend_label("decord")
 
     @contextmanager
-    def open(self, data: bytes | memoryview, *, limits: DecodeLimits) -> Iterator[OpenClip]:
+    def open(self, data: Source, *, limits: DecodeLimits) -> Iterator[OpenClip]:
         """See Decoder.open. What decord would get wrong is opened by PyAV, and says so."""
         with self._planned.open(data, limits=limits) as clip:
             if isinstance(clip, PlannedClip) and _is_known_right(clip):
@@ -47,9 +48,10 @@ class DecordDecoder:
                     return
             yield clip
 
-    def _reader(self, data: bytes | memoryview) -> "decord.VideoReader | None":
+    def _reader(self, data: Source) -> "decord.VideoReader | None":
         try:
-            return self._decord.VideoReader(io.BytesIO(data), ctx=self._decord.cpu(0), num_threads=self._num_threads)
+            file = io.BytesIO(bytes(data[0 : len(data)]))
+            return self._decord.VideoReader(file, ctx=self._decord.cpu(0), num_threads=self._num_threads)
         except self._decord.DECORDError:
             return None
 

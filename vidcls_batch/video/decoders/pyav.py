@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import chain, islice
+from itertools import chain
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from vidcls_batch.types import DecodeLimits, VideoFacts
 from vidcls_batch.video.decoders.base import OpenClip, ReadReport, backend_label
+from vidcls_batch.video.decoders.packets import KeptPackets, PacketsReadAgain, PacketStore, holds_idr, place_packets
 from vidcls_batch.video.decoders.pyav_sequential import (
     SequentialClip,
     check_span,
@@ -21,6 +22,7 @@ from vidcls_batch.video.decoders.pyav_sequential import (
 from vidcls_batch.video.libav_log import Message, tells_of_damage
 from vidcls_batch.video.probe import OpenedVideo, av_failures_become_clip_errors, open_video
 from vidcls_batch.video.rescale import Rescaler, Row
+from vidcls_batch.video.source import BlockCache, Source
 from vidcls_batch.video.timeline import PacketErrors, Timeline, has_timed_packets, read_timeline, video_packets
 
 if TYPE_CHECKING:
@@ -30,10 +32,6 @@ if TYPE_CHECKING:
 
 # Decoders that may be told to drop unreferenced pictures and still return every other one. dav1d loses frames.
 _DROPS_NONREF_SAFELY = frozenset({"h264", "hevc"})
-_IDR = 5  # nal_unit_type, ITU-T H.264 table 7-1
-# Packets of longer and larger files are read a second time rather than kept.
-_MOST_PACKETS_KEPT = 50_000
-_MOST_BYTES_KEPT = 256 << 20
 
 
 class PlannedDecoder:
@@ -48,23 +46,35 @@ class PlannedDecoder:
         self._label = backend_label(self.name)
 
     @contextmanager
-    def open(self, data: bytes | memoryview, *, limits: DecodeLimits) -> Iterator[OpenClip]:
+    def open(self, data: Source, *, limits: DecodeLimits) -> Iterator[OpenClip]:
         """See Decoder.open."""
+        if isinstance(data, BlockCache):
+            with open_video(data, limits=limits) as video, av_failures_become_clip_errors():
+                if (placed := place_packets(data, video, limits=limits)) and (timeline := read_timeline(placed.places)):
+                    yield self._planned(data, video, timeline, placed, limits)
+                    return
         with open_video(data, limits=limits) as video, av_failures_become_clip_errors():
-            reference = SequentialClip(
-                data, limits, video.facts, self._rescaler, self._num_threads, self._label, self.fast
-            )
-            timeline, packets, errors = None, None, PacketErrors()
+            timeline, errors, kept = None, PacketErrors(), KeptPackets(video.messages, [])
             if has_timed_packets(video):
-                kept = _KeptPackets()
                 timeline = read_timeline(kept.keep(video_packets(video, errors=errors, limits=limits)))
-                packets = kept.packets
-            reference.count_frames(video, timeline)
-            check_span(reference.pts_s, limits=limits)
             if timeline is None or errors.count:
-                yield reference
+                yield self._sequential(data, video, timeline, limits)
             else:
-                yield PlannedClip(video, timeline, packets, reference)
+                packets = kept if kept.packets is not None else PacketsReadAgain(data, limits)
+                yield self._planned(data, video, timeline, packets, limits)
+
+    def _planned(
+        self, data: Source, video: OpenedVideo, timeline: Timeline, packets: PacketStore, limits: DecodeLimits
+    ) -> "PlannedClip":
+        return PlannedClip(video, timeline, packets, self._sequential(data, video, timeline, limits))
+
+    def _sequential(
+        self, data: Source, video: OpenedVideo, timeline: Timeline | None, limits: DecodeLimits
+    ) -> SequentialClip:
+        clip = SequentialClip(data, limits, video.facts, self._rescaler, self._num_threads, self._label, self.fast)
+        clip.count_frames(video, timeline)
+        check_span(clip.pts_s, limits=limits)
+        return clip
 
 
 class FastPlannedDecoder(PlannedDecoder):
@@ -80,7 +90,7 @@ class PlannedClip:
 
     video: OpenedVideo
     timeline: Timeline
-    packets: "list[Packet[VideoStream]] | None"  # None: too many bytes to keep, read again
+    packets: PacketStore
     reference: SequentialClip
 
     @property
@@ -98,6 +108,11 @@ class PlannedClip:
         """See OpenClip.decoder."""
         return self.reference.decoder
 
+    @property
+    def kept(self) -> "list[Packet[VideoStream]] | None":
+        """All packets, where they are in memory."""
+        return self.packets.packets if isinstance(self.packets, KeptPackets) else None
+
     def read(self, wanted: Sequence[int], rows: Sequence[Row]) -> ReadReport:
         """See OpenClip.read.
 
@@ -111,11 +126,11 @@ class PlannedClip:
     def sample_aspect_for_others(self) -> float:
         """The pixels' aspect ratio where another library decodes: the first packet tells when the header does not."""
         reference, stream = self.reference, self.video.stream
-        if not stream.sample_aspect_ratio and self.packets:
+        if not stream.sample_aspect_ratio and self.kept:
             codec = prepared_codec(
                 stream, num_threads=reference.num_threads, limits=reference.limits, fast=reference.fast
             )
-            decode_packet(codec, self.packets[0], errors=PacketErrors())
+            decode_packet(codec, self.kept[0], errors=PacketErrors())
             codec.flush_buffers()
         return sample_aspect(stream)
 
@@ -125,11 +140,20 @@ class PlannedClip:
             self.video.stream, num_threads=reference.num_threads, limits=reference.limits, fast=reference.fast
         )
         row_by_pts = {int(self.timeline.pts[index]): row for index, row in zip(wanted, rows, strict=True)}
-        for packets, messages in self._groups(plan_groups(self.timeline, wanted)):
+        for packets, messages in self.packets.groups(self._plan(wanted)):
             if not self._read_group(codec, packets, messages, row_by_pts):
                 return False
             codec.flush_buffers()
         return not row_by_pts
+
+    def _plan(self, wanted: Sequence[int]) -> list[tuple[int, int]]:
+        timeline = self.timeline
+        while True:
+            groups = plan_groups(timeline, wanted)
+            unclean = {first for first, _ in groups if first in timeline.keys and not self.packets.starts_clean(first)}
+            if not unclean:
+                return groups
+            timeline = timeline.without_keys(unclean)
 
     def _read_group(
         self,
@@ -160,37 +184,6 @@ class PlannedClip:
                 return False
         return True
 
-    def _groups(
-        self, groups: Sequence[tuple[int, int]]
-    ) -> "Iterator[tuple[Iterator[Packet[VideoStream]], Sequence[Message]]]":
-        if self.packets is not None:
-            yield from ((iter(self.packets[first : last + 1]), self.video.messages) for first, last in groups)
-            return
-        reference = self.reference
-        with open_video(reference.data, limits=reference.limits) as again:
-            packets, position = video_packets(again, errors=PacketErrors(), limits=reference.limits), 0
-            for first, last in groups:
-                yield islice(packets, first - position, last + 1 - position), again.messages
-                position = last + 1
-
-
-class _KeptPackets:
-    """Passes packets on and keeps them, unless they become too many."""
-
-    def __init__(self) -> None:
-        self.packets: list[Packet[VideoStream]] | None = []
-
-    def keep(self, source: "Iterator[Packet[VideoStream]]") -> "Iterator[Packet[VideoStream]]":
-        """Each packet of `source`."""
-        num_bytes = 0
-        for packet in source:
-            if self.packets is not None:
-                self.packets.append(packet)
-                num_bytes += packet.size
-                if num_bytes > _MOST_BYTES_KEPT or len(self.packets) > _MOST_PACKETS_KEPT:
-                    self.packets = None
-            yield packet
-
 
 def plan_groups(timeline: Timeline, wanted: Sequence[int]) -> list[tuple[int, int]]:
     """Packet ranges [first, last] that must be decoded, ascending and apart, for the frames `wanted`."""
@@ -209,14 +202,5 @@ def plan_groups(timeline: Timeline, wanted: Sequence[int]) -> list[tuple[int, in
 
 def starts_groups_with_idr(clip: PlannedClip) -> bool:
     """Whether each key packet of an H.264 file is a clean start; others start at any and show what they have."""
-    return clip.packets is not None and all(_holds_idr(bytes(clip.packets[key])) for key in clip.timeline.keys)
-
-
-def _holds_idr(access_unit: bytes) -> bool:
-    """Whether an IDR picture is in an access unit with 4-byte lengths, as MP4 and Matroska store them."""
-    at = 0
-    while at + 4 < len(access_unit):
-        if access_unit[at + 4] & 0x1F == _IDR:
-            return True
-        at += 4 + int.from_bytes(access_unit[at : at + 4], "big")
-    return False
+    kept = clip.kept
+    return kept is not None and all(holds_idr(bytes(kept[key])) for key in clip.timeline.keys)

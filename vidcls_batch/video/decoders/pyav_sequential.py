@@ -13,6 +13,7 @@ from vidcls_batch.types import DecodeLimits, VideoFacts
 from vidcls_batch.video.decoders.base import ReadReport, backend_label
 from vidcls_batch.video.probe import OpenedVideo, av_failures_become_clip_errors, decode_error, open_video, too_large
 from vidcls_batch.video.rescale import Rescaler, Row
+from vidcls_batch.video.source import Source
 from vidcls_batch.video.timeline import PacketErrors, Timeline, has_timed_packets, read_timeline, video_packets
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ class SequentialDecoder:
         self._label = backend_label("pyav-sequential")
 
     @contextmanager
-    def open(self, data: bytes | memoryview, *, limits: DecodeLimits) -> Iterator["SequentialClip"]:
+    def open(self, data: Source, *, limits: DecodeLimits) -> Iterator["SequentialClip"]:
         """See Decoder.open."""
         with open_video(data, limits=limits) as video, av_failures_become_clip_errors():
             timeline = None
@@ -49,7 +50,7 @@ class SequentialDecoder:
 class SequentialClip:
     """An open file that is decoded from its start at each read."""
 
-    data: bytes | memoryview
+    data: Source
     limits: DecodeLimits
     facts: VideoFacts
     rescaler: Rescaler

@@ -12,6 +12,7 @@ from vidcls_batch.types import DecodeLimits, VideoFacts
 from vidcls_batch.video.decoders.base import OpenClip, ReadReport, backend_label
 from vidcls_batch.video.decoders.pyav import PlannedClip, PlannedDecoder, starts_groups_with_idr
 from vidcls_batch.video.rescale import Rescaler, Row
+from vidcls_batch.video.source import Source
 
 if TYPE_CHECKING:
     from torchcodec.decoders import VideoDecoder
@@ -33,7 +34,7 @@ class TorchcodecDecoder:
         self._label = backend_label("torchcodec")
 
     @contextmanager
-    def open(self, data: bytes | memoryview, *, limits: DecodeLimits) -> Iterator[OpenClip]:
+    def open(self, data: Source, *, limits: DecodeLimits) -> Iterator[OpenClip]:
         """See Decoder.open. What torchcodec would count differently is opened by PyAV, and says so."""
         with self._planned.open(data, limits=limits) as clip:
             if isinstance(clip, PlannedClip) and _is_known_right(clip):
@@ -43,10 +44,10 @@ class TorchcodecDecoder:
                     return
             yield clip
 
-    def _reader(self, data: bytes | memoryview, clip: PlannedClip) -> "VideoDecoder | None":
+    def _reader(self, data: Source, clip: PlannedClip) -> "VideoDecoder | None":
         try:
             return self._make(
-                bytes(data),
+                bytes(data[0 : len(data)]),
                 stream_index=clip.video.stream.index,
                 dimension_order="NHWC",
                 num_ffmpeg_threads=self._num_threads,
