@@ -8,7 +8,7 @@ DEMO_OUT ?= demo_out
 .PHONY: help install demo test test-long test-oracle check lint types imports demo-checkpoints clean
 
 help:
-	@echo "make demo    label generated clips with two small models, end to end (about 4 minutes, most of it the install)"
+	@echo "make demo    label generated clips with three small models, end to end (about 4 minutes, most of it the install)"
 	@echo "make test    the default tests (under 10 minutes)"
 	@echo "make test-long  the tests marked slow and chaos (under 40 minutes)"
 	@echo "make test-oracle  models against pytorchvideo and torchvision, in an environment of their own"

@@ -24,7 +24,7 @@ from vidcls_batch.training.finetune import finetune
 from vidcls_batch.types import FrameRequest
 
 DATA = Path("runs/demo_training")
-JOBS = ("finetune_videomae", "finetune_timesformer", "finetune_xclip_motions", "finetune_xclip")
+JOBS = ("finetune_videomae", "finetune_timesformer", "finetune_xclip")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,7 +78,7 @@ def measure(config: Config) -> None:
         print(f"ensemble, {title}: {accuracy(weighted_mean(scores['test'], weights), truths['test']):.3f}")
     unseen = _clips(config, "unseen")
     answers = np.array([UNSEEN_NAMES.index(name) for name in unseen.rows.colour_caption])
-    zero_shot = members["xclip"].model_copy(update={"prompts": ("{}", "a video of {}")})
+    zero_shot = members["xclip"].model_copy(update={"prompts": ("{}",)})
     right = accuracy(member_probabilities(zero_shot, unseen, labels=UNSEEN_NAMES), answers)
     print(
         f"xclip on {len(UNSEEN_NAMES)} names it was never trained on: {right:.3f}, chance {1 / len(UNSEEN_NAMES):.3f}"

@@ -9,6 +9,7 @@ from vidcls_batch.config import load_config
 from vidcls_batch.label_sets import load_label_set
 from vidcls_batch.labeling.ensemble import weighted_mean
 from vidcls_batch.models.registry import describe_member
+from vidcls_batch.synthetic.captions import UNSEEN_NAMES
 from vidcls_batch.synthetic.dataset import write_dataset
 from vidcls_batch.training.clip_cache import cache_clips
 from vidcls_batch.training.evaluation import accuracy, choose_weights, member_probabilities
@@ -79,7 +80,16 @@ def test_demo_checkpoints_know_motions_they_have_not_seen_and_the_ensemble_is_no
     assert ensemble >= max(reached.values()) - 0.02, reached
 
 
+@pytest.mark.slow
+def test_demo_xclip_names_pairs_of_words_it_never_met_together(demo):
+    config, _, fresh_clips = demo
+    clips = fresh_clips(144, seed=78, pairs="unseen")
+    xclip = next(m for m in config.members if m.family == "xclip").model_copy(update={"prompts": ("{}",)})
+    truth = np.array([UNSEEN_NAMES.index(name) for name in clips.rows.colour_caption])
+    assert accuracy(member_probabilities(xclip, clips, labels=UNSEEN_NAMES), truth) >= 0.3, "chance is 0.05"
+
+
 def test_demo_checkpoints_are_small():
     files = [p for p in (REPOSITORY / "configs" / "demo" / "checkpoints").rglob("*") if p.is_file()]
-    assert {p.parent.name for p in files} == {"videomae", "timesformer"}
+    assert {p.parent.name for p in files} == {"videomae", "timesformer", "xclip"}
     assert sum(p.stat().st_size for p in files) < 7_000_000
