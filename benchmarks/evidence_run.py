@@ -17,6 +17,8 @@ from vidcls_batch.label_sets import load_label_set
 from vidcls_batch.labeling.labeler import MemberEvidence, label_clips
 from vidcls_batch.labeling_setup import set_up_labeling
 from vidcls_batch.models.base import InputSpec, MemberDescription
+from vidcls_batch.models.registry import member_texts
+from vidcls_batch.models.zero_shot import texts_digest
 from vidcls_batch.schema import COST, DECODED, MemberColumns, prediction_schema, reserved_columns
 from vidcls_batch.storage import StorageOptions, open_store
 from vidcls_batch.types import Sampling
@@ -47,7 +49,6 @@ def write_evidence_run(
     labels: Sequence[str] | str,
     members: Sequence[RandomMember],
     evidence: Evidence,
-    label_texts: dict[str, str] | None = None,
     statuses: Callable[[int], str] = lambda _: "ok",
     ensemble: dict[str, object] | None = None,
 ) -> Config:
@@ -79,7 +80,12 @@ def write_evidence_run(
         reserved=reserved_columns(columns),
     )
     facts = [{k: v for k, v in asdict(m).items() if k != "labels"} for m in described]
-    provenance = {"members": facts, "label_texts": label_texts or {}}
+    texts = {
+        m.name: texts_digest(member_texts(c, m, labels=label_set.labels, aliases=((),) * len(label_set.labels)))
+        for c, m in zip(config.members, described, strict=True)
+        if m.zero_shot
+    }
+    provenance = {"members": facts, "label_texts": texts}
     write_run_record(store, RunRecord(config=resolved(config), provenance=provenance))
     write_heads(store, {m.name: m.labels for m in described})
     schema = prediction_schema(columns, extras=plan.extra_schema)

@@ -6,9 +6,14 @@ from uuid import uuid4
 import boto3
 import fsspec
 import pytest
+from hypothesis import settings
 from s3fs import S3FileSystem
 
 from tests.s3 import CREDENTIALS, S3Server, s3_endpoint_url
+
+# A first import or a busy machine makes one example slow; that says nothing of the code.
+settings.register_profile("no_deadline", deadline=None)
+settings.load_profile("no_deadline")
 
 
 @pytest.fixture(autouse=True, scope="session")

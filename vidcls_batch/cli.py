@@ -200,6 +200,41 @@ def relabel(
         _tell(asdict(outcome), str(outcome), as_json)
 
 
+@app.command(epilog="Example: vidcls calibrate runs/k400 --truth truth.csv --out calibration.json --plot rel.png")
+def calibrate(
+    run_folder: RunArg,
+    truth: Annotated[Path, typer.Option("--truth", help="CSV or Parquet with clip_id and the true label.")],
+    out_file: Annotated[Path, typer.Option("--out", help="The calibration file to write.")],
+    method: Annotated[str, typer.Option("--method", help="temperature, vector or isotonic.")] = "temperature",
+    few_shot: Annotated[
+        bool, typer.Option("--few-shot", help="More ways for zero-shot members; the best wins.")
+    ] = False,
+    stacking: Annotated[bool, typer.Option("--stacking", help="Learn weights per member and label.")] = False,
+    folds: Annotated[int, typer.Option("--folds", help="Parts the labeled clips are held out in.")] = 5,
+    column: Annotated[str, typer.Option("--column", help="The truth file's column of labels.")] = "label",
+    plot: Annotated[Path | None, typer.Option("--plot", help="Write reliability diagrams as a PNG.")] = None,
+    endpoint_url: EndpointOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Learn from clips with known labels what a run's scores are worth; for ensemble.calibration."""
+    from vidcls_batch.calibrate import calibrate_run
+
+    with _failures_told(as_json):
+        report = calibrate_run(
+            run_folder,
+            truth_path=str(truth),
+            out=str(out_file),
+            options=_options(endpoint_url),
+            method=method,
+            few_shot=few_shot,
+            stacking=stacking,
+            folds=folds,
+            column=column,
+            plot=None if plot is None else str(plot),
+        )
+        _tell(asdict(report), str(report), as_json)
+
+
 @app.command(epilog="Example: vidcls peek clip.mp4 --config configs/demo.yaml --sheet frames.png")
 def peek(
     video: Annotated[str, typer.Argument(help="One video: a path or any fsspec URI.", show_default=False)],

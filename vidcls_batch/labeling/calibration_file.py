@@ -37,6 +37,12 @@ class CalibrationFile:
         if self.ensemble is not None:
             used.append(("ensemble", self.ensemble))
         of_labels = [name for name, c in used if not isinstance(c, Temperature)]
+        learned_with = self.provenance.get("rule", rule)
+        if self.ensemble is not None and learned_with != rule:
+            raise ConfigError(
+                f"{source} was learned with ensemble.rule {learned_with}, the run has {rule}; use that rule, or "
+                "calibrate a run with this one"
+            )
         if rule == "stacking":
             if self.stacking is None:
                 raise ConfigError(f"{source} holds no stacking; learn it: vidcls calibrate RUN --truth FILE --stacking")

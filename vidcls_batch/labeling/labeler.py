@@ -57,7 +57,7 @@ class MemberEvidence:
     context: NDArray[np.floating] | None = None
     present: Mask | None = None
 
-    def part(self, rows: slice) -> "MemberEvidence":
+    def part(self, rows: slice | Mask) -> "MemberEvidence":
         """The same for some of the clips."""
         return MemberEvidence(*(None if v is None else v[rows] for v in self._values))  # type: ignore[arg-type]
 
