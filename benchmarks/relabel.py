@@ -1,6 +1,6 @@
 """How fast `vidcls relabel` is: a million rows of five members, and a thousand new classes over stored embeddings.
 
-python benchmarks/relabel.py --clips 1000000        # needs about 6 GB of disk and 10 minutes, most of it to write the source
+python -m benchmarks.relabel --clips 1000000    # about 6 GB of disk; most of the time goes into writing the source
 """
 
 import argparse
