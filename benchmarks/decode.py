@@ -1,7 +1,8 @@
 """CPU cost of 16 frames of 224 x 224 out of a clip, ways side by side: `python benchmarks/decode.py FOLDER`.
 
-One thread each, interleaved, CPU time of this process and of its decoder child, median of the repetitions. 1.00 is
-libavcodec (PyAV's) decoding the whole clip to nothing. Clips come from benchmarks/clips.py.
+One thread each, interleaved, CPU time of this process and of its decoder child, the least of the repetitions: other
+processes on the machine only ever add to it. 1.00 is libavcodec (PyAV's) decoding the whole clip to nothing. Clips come
+from benchmarks/clips.py.
 """
 
 import argparse
@@ -9,7 +10,6 @@ import io
 import json
 import os
 import platform
-import statistics
 import sys
 import time
 from collections.abc import Callable
@@ -141,7 +141,7 @@ def measure(path: Path, repetitions: int) -> dict[str, float]:
         for _ in range(repetitions):
             for name, way in ways.items():
                 seconds[name].append(cpu_seconds(way, source, child if name == "pyav, sandboxed" else None))
-    return {name: statistics.median(values) for name, values in seconds.items()}
+    return {name: min(values) for name, values in seconds.items()}
 
 
 def main() -> None:
