@@ -196,3 +196,12 @@ def test_unfinished_source_is_refused(source, tmp_path):
             relabeled(source, tmp_path / "out")
     finally:
         success.write_bytes(data)
+
+
+def test_a_cascade_can_be_tried_out_over_stored_evidence(source, tmp_path):
+    after = relabeled(source, tmp_path / "out", ensemble={"cascade": {"first": ["a"], "margin": 0.9, "audit_share": 0}})
+    ok = after[after["status"] == "ok"]
+    margins = ok["a_topk_scores"].map(lambda scores: scores[0] - scores[1])
+    assert ok["cascade"].tolist() == ["all" if m < 0.9 else "first" for m in margins]
+    assert (ok["b_label"].isna() == (ok["cascade"] == "first")).all()
+    assert {"first", "all"} == set(ok["cascade"])

@@ -235,6 +235,34 @@ def calibrate(
         _tell(asdict(report), str(report), as_json)
 
 
+@app.command("map", epilog="Example: vidcls map config.yaml --member videomae --out mapping.yaml")
+def propose_map(
+    config: ConfigArg,
+    member: Annotated[str, typer.Option("--member", help="Whose labels are to be mapped to the label set.")],
+    out_file: Annotated[Path, typer.Option("--out", help="The mapping to write, for you to review.")],
+    encoder: Annotated[
+        str | None, typer.Option("--encoder", help="Zero-shot member whose text encoder compares; default: the first.")
+    ] = None,
+    unmapped_below: Annotated[
+        float, typer.Option("--unmapped-below", help="Cosine below which nothing is proposed.")
+    ] = 0.0,
+    overrides: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Propose which of the run's labels a member's labels stand for; nothing uses it before it is reviewed."""
+    from vidcls_batch.propose_mapping import propose_mapping
+
+    with _failures_told(as_json):
+        proposal = propose_mapping(
+            load_config(config, overrides=overrides or ()),
+            member=member,
+            encoder=encoder,
+            unmapped_below=unmapped_below,
+            out=out_file,
+        )
+        _tell(asdict(proposal), str(proposal), as_json)
+
+
 @app.command(epilog="Example: vidcls peek clip.mp4 --config configs/demo.yaml --sheet frames.png")
 def peek(
     video: Annotated[str, typer.Argument(help="One video: a path or any fsspec URI.", show_default=False)],

@@ -204,6 +204,16 @@ ClipRule = Literal["weighted_mean", "log_pool", "logit_mean", "majority", "weigh
 TableRule = Literal["dawid_skene", "one_coin_dawid_skene", "mace", "glad"]
 
 
+class CascadeConfig(_Section):
+    """Ask some members about every clip, the others only about those that the first are not sure of."""
+
+    first: tuple[str, ...] = Field(min_length=1, description="The members that score every clip: cheap ones.")
+    margin: float = Field(ge=0, le=1, description="A clip whose margin by the first members is lower goes on to all.")
+    audit_share: float = Field(
+        0.02, ge=0, le=1, description="Of the other clips, the share that goes on too, to see what the cascade costs."
+    )
+
+
 class EnsembleConfig(_Section):
     """How the members' scores become one label."""
 
@@ -232,6 +242,7 @@ class EnsembleConfig(_Section):
     calibration: str | None = Field(
         None, description="A file that `vidcls calibrate` wrote: scores of members and ensemble through it."
     )
+    cascade: CascadeConfig | None = Field(None, description="Cheap members first; without it all score every clip.")
     top_k: int = Field(5, ge=1, le=1000)
 
     @field_validator("label_weights")
@@ -338,9 +349,27 @@ class Config(_Section):
                 if name not in names:
                     hint = _suggestion(name, names)
                     raise ValueError(f"ensemble.{key}: {name!r} is no member{hint}; members: {names}")
+        _check_cascade(self.ensemble, names)
         if self.ensemble.weights and sum(self.ensemble.weights.get(n, 1.0) for n in names) == 0:
             raise ValueError("ensemble.weights: the members' weights sum to 0")
         return self
+
+
+def _check_cascade(ensemble: EnsembleConfig, names: Sequence[str]) -> None:
+    cascade = ensemble.cascade
+    if cascade is None:
+        return
+    for name in cascade.first:
+        if name not in names:
+            raise ValueError(f"ensemble.cascade.first: {name!r} is no member{_suggestion(name, names)}")
+    if set(cascade.first) == set(names):
+        raise ValueError("ensemble.cascade.first names all members, so none is left for the clips they are not sure of")
+    if all(ensemble.weights.get(name, 1.0) == 0 for name in cascade.first):
+        raise ValueError("ensemble.cascade.first: the weights of these members are 0; they could not decide anything")
+    if ensemble.missing != "skip":
+        raise ValueError(
+            f"ensemble.cascade leaves members out, so ensemble.missing must be skip, not {ensemble.missing}"
+        )
 
 
 def load_config(path: str | Path, *, overrides: Sequence[str] = ()) -> Config:

@@ -3,8 +3,10 @@
 import json
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+
+import pyarrow as pa
 
 from vidcls_batch.canary import check_canary, choose_canary
 from vidcls_batch.config import Config, ray_address
@@ -13,6 +15,7 @@ from vidcls_batch.dataset.plan import Plan
 from vidcls_batch.dataset.run_record import write_heads, write_run_record
 from vidcls_batch.dataset.verify import is_marked_success, mark_success, verify_run
 from vidcls_batch.errors import Status
+from vidcls_batch.labeling.cascade import CascadeTally
 from vidcls_batch.passes import label_in_passes
 from vidcls_batch.pipeline import Stages, ray_cluster
 from vidcls_batch.planning import freeze_plan
@@ -107,6 +110,7 @@ def _label(
         compression=spec.config.output.compression,
         pending=pending,
     )
+    sink = _TallyingSink(collector)
     progress.say(
         "Starting Ray ..." if ray_address(run) is None else f"Joining the Ray cluster at {ray_address(run)} ..."
     )
@@ -122,7 +126,7 @@ def _label(
         try:
             again = label_in_passes(
                 dict.fromkeys(pending),
-                sink=collector,
+                sink=sink,
                 canary=canary,
                 stages=stages,
                 resources=resources,
@@ -131,5 +135,24 @@ def _label(
             )
         finally:
             progress.finish()
+    if spec.config.ensemble.cascade is not None:
+        progress.say(str(sink.tally))
     warnings = check_canary(canary, again, store=store, device=resources.device)
     return plan.num_clips - done, warnings
+
+
+class _TallyingSink:
+    """Passes rows on to the collector and counts what a cascade saved."""
+
+    def __init__(self, collector: UnitCollector) -> None:
+        self._collector = collector
+        self.tally = CascadeTally()
+
+    def add(self, rows: pa.Table) -> object:
+        """Take rows of `result_schema`."""
+        self.tally = self.tally.add(rows["cascade"].to_pylist(), rows["infer_ms"].to_pylist())
+        return self._collector.add(rows)
+
+    def missing(self, units: Sequence[int]) -> Mapping[int, Sequence[str]]:
+        """Clip ids of `units` that have no row yet."""
+        return self._collector.missing(units)

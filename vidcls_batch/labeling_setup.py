@@ -9,6 +9,7 @@ from vidcls_batch.errors import ConfigError
 from vidcls_batch.label_sets import LabelSet
 from vidcls_batch.labeling.calibration import Calibration
 from vidcls_batch.labeling.calibration_file import load_calibration
+from vidcls_batch.labeling.cascade import Cascade
 from vidcls_batch.labeling.coverage import Coverage, check_coverage
 from vidcls_batch.labeling.labeler import LabelingSettings
 from vidcls_batch.labeling.mapping import LabelMap, map_labels
@@ -25,6 +26,7 @@ class LabelingSetup:
     settings: LabelingSettings
     coverage: Coverage
     facts: Mapping[str, Any]
+    cascade: Cascade | None
     embeds: frozenset[str]  # members whose calibration looks at their embedding
 
 
@@ -69,7 +71,16 @@ def set_up_labeling(
     facts: dict[str, Any] = {f"mapping.{name}": mapping.digest for name, mapping in mappings.items()}
     if digest is not None:
         facts["calibration"] = digest
-    return LabelingSetup(settings=settings, coverage=coverage, facts=facts, embeds=embeds)
+    return LabelingSetup(settings, coverage, facts, _cascade(config), embeds)
+
+
+def _cascade(config: Config) -> Cascade | None:
+    asked = config.ensemble.cascade
+    if asked is None:
+        return None
+    names = [m.name for m in config.members]
+    first = tuple(names.index(name) for name in asked.first)
+    return Cascade(first=first, margin=asked.margin, audit_share=asked.audit_share)
 
 
 def _map(

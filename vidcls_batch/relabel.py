@@ -27,6 +27,7 @@ from vidcls_batch.dataset.run_record import RunIdentity, RunRecord, run_identity
 from vidcls_batch.errors import ConfigError, Status
 from vidcls_batch.label_sets import LabelSet, load_label_set
 from vidcls_batch.labeling.aggregators import NO_VOTE, Aggregate, aggregate_votes
+from vidcls_batch.labeling.cascade import score_in_steps
 from vidcls_batch.labeling.labeler import MemberEvidence, label_clips, member_votes
 from vidcls_batch.labeling_run import PROVENANCE_KEY, RunOutcome, proven_outcome, run_labeling
 from vidcls_batch.labeling_setup import TABLE_RULES
@@ -153,17 +154,30 @@ def relabeled_rows(unit: _UnitEvidence, *, plan: RelabelPlan, pooled: NDArray[np
     num_rows = len(unit.rows)
     schema = result_schema(plan.columns)
     known = None if pooled is None else pooled[unit.asked]
-    labeled = label_clips(unit.members, settings=plan.setup.settings, columns=plan.columns, pooled=known)
+    members, routes = _in_steps(unit, plan=plan)
+    labeled = label_clips(members, settings=plan.setup.settings, columns=plan.columns, pooled=known)
     order = np.full(num_rows, -1)
     order[unit.asked] = np.arange(len(unit.asked))
     take = pa.array(order, mask=order < 0)
     columns = {name: unit.rows[name] for name in unit.rows.column_names if name in schema.names}
     whole = len(unit.asked) == num_rows
-    for name, column in labeled.columns.items():
+    for name, column in {**labeled.columns, "cascade": routes}.items():
         columns[name] = column if whole else column.combine_chunks().take(take)
     rows = _asked_rows_as_ok(pa.table(columns), unit.asked)
     failures = {int(unit.asked[i]): ("no_score", reason) for i, reason in labeled.unlabeled.items()}
     return with_failures(rows, failures)
+
+
+def _in_steps(unit: _UnitEvidence, *, plan: RelabelPlan) -> tuple[list[MemberEvidence], pa.ChunkedArray]:
+    """The members' evidence as a cascade would have asked for it, and its routes: so a cascade is tried out."""
+    cascade = plan.setup.cascade
+    if cascade is None or not len(unit.asked):
+        return unit.members, pa.chunked_array([pa.nulls(len(unit.asked), pa.string())])
+    ids = unit.rows["clip_id"].take(pa.array(unit.asked)).to_pylist()
+    steps = score_in_steps(
+        lambda m, rows: unit.members[m].part(rows), cascade=cascade, clip_ids=ids, settings=plan.setup.settings
+    )
+    return steps.members, pa.chunked_array([pa.array(steps.routes, pa.string())])
 
 
 def _read_evidence(work: _Work, unit: int) -> _UnitEvidence:

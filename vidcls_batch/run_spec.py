@@ -84,6 +84,7 @@ class RunSpec:
             num_threads=resources.num_threads,
             aliases=self.aliases,
             member_errors=self.config.ensemble.member_errors,
+            cascade=self.labeling.cascade,
         )
 
     def identity(self) -> RunIdentity:

@@ -57,6 +57,7 @@ LABEL = pa.schema(
         pa.field("divergence", pa.float32()),
         pa.field("topk_labels", pa.list_(pa.string())),
         pa.field("topk_scores", pa.list_(pa.float32())),
+        pa.field("cascade", pa.string()),
     ]
 )
 COST = pa.schema(

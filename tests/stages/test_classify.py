@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from vidcls_batch.label_sets import plain_label_set
+from vidcls_batch.labeling.cascade import Cascade
 from vidcls_batch.labeling.labeler import LabelingSettings
 from vidcls_batch.labeling.mapping import map_labels
 from vidcls_batch.models.base import Scores
@@ -218,3 +219,16 @@ def test_threads_are_set_from_the_settings(classifier):
 
 def test_module_needs_no_ray():
     assert "import ray" not in Path(classify.__file__).read_text()
+
+
+def test_a_cascade_asks_the_second_member_about_unsure_clips_only(pair):
+    classifier = pair("", cascade=Cascade(first=(0,), margin=0.5, audit_share=0.0))
+    rows = classifier(block([250, 0, 100])).to_pylist()
+    unsure = [r["m_topk_scores"][0] - r["m_topk_scores"][1] < 0.5 for r in rows]
+    assert True in unsure
+    assert False in unsure
+    assert [r["cascade"] for r in rows] == ["all" if u else "first" for u in unsure]
+    assert [r["n_label"] is not None for r in rows] == unsure
+    assert [r["n_logits"] is not None for r in rows] == unsure
+    asked, spared = (max(r["infer_ms"] for r in rows if (r["cascade"] == route)) for route in ("all", "first"))
+    assert asked > spared

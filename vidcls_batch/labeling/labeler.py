@@ -40,8 +40,18 @@ class LabelingSettings:
 
     def of_member(self, index: int) -> "LabelingSettings":
         """The settings of an ensemble that is this member alone."""
+        return replace(self.of_members((index,)), weights=(1.0,), label_weights=None, calibration=None)
+
+    def of_members(self, indices: Sequence[int]) -> "LabelingSettings":
+        """The settings of an ensemble of these members; what was learned for all of them together is left out."""
+        of_labels, known = self.label_weights, self.calibration
         return replace(
-            self, maps=(self.maps[index],), weights=(1.0,), rule="weighted_mean", label_weights=None, calibration=None
+            self,
+            maps=tuple(self.maps[i] for i in indices),
+            weights=tuple(self.weights[i] for i in indices),
+            label_weights=None if of_labels is None else tuple(of_labels[i] for i in indices),
+            rule="log_pool" if self.rule == "stacking" else self.rule,
+            calibration=None if known is None else Calibration(tuple(known.members[i] for i in indices)),
         )
 
 
@@ -57,7 +67,7 @@ class MemberEvidence:
     context: NDArray[np.floating] | None = None
     present: Mask | None = None
 
-    def part(self, rows: slice | Mask) -> "MemberEvidence":
+    def part(self, rows: slice | Mask | NDArray[np.int64]) -> "MemberEvidence":
         """The same for some of the clips."""
         return MemberEvidence(*(None if v is None else v[rows] for v in self._values))  # type: ignore[arg-type]
 
@@ -230,6 +240,7 @@ def _ensemble_columns(
             )
         },
         **_topk_columns(Ranking(decision.topk_ids, decision.topk_scores), gone, labels=settings.labels, prefix=""),
+        "cascade": pa.nulls(len(gone), pa.string()),  # for a run that asks members in steps
     }
 
 
@@ -249,8 +260,10 @@ def _member_columns(
         ("context", names.context_dim, evidence.context),
     ):
         if width is not None:
+            # Kept also where the clip got no label: another rule may give it one.
+            unseen = np.zeros_like(absent) if evidence.present is None else ~evidence.present
             kept = np.zeros((len(absent), width)) if values is None else values
-            found[f"{prefix}{column}"] = _halves(kept, absent if values is not None else np.ones_like(absent))
+            found[f"{prefix}{column}"] = _halves(kept, np.ones_like(absent) if values is None else unseen)
     return found
 
 

@@ -144,6 +144,10 @@ TextScorer = Callable[["Tensor", "Tensor | None"], "Tensor"]
 class TextFamily(Family, Protocol):
     """A family that scores label texts: it can do so again from what it said of a clip, without the clip."""
 
+    def embed_label_texts(self, checkpoint: Checkpoint, *, texts: tuple[tuple[str, ...], ...]) -> "Tensor":
+        """One embedding float32 [K, D] for the texts of each label, by the text encoder. Raises CheckpointError."""
+        ...
+
     def load_text_scorer(self, checkpoint: Checkpoint, *, texts: tuple[tuple[str, ...], ...]) -> TextScorer:
         """Load what scores `texts` (prompts of each label) on the CPU. Raises CheckpointError."""
         ...

@@ -94,6 +94,12 @@ class DualEncoderFamily:
 
         return LoadedNetwork(network=network, num_parameters=num_parameters)
 
+    def embed_label_texts(self, checkpoint: Checkpoint, *, texts: tuple[tuple[str, ...], ...]) -> "Tensor":
+        """Unit embeddings float32 [K, D]."""
+        config = read_config(checkpoint, model_types=self.model_types)
+        module = load_pretrained(checkpoint, model_class=self.model_classes[str(config["model_type"])])
+        return self._embed_texts(module, checkpoint, texts, device="cpu")
+
     def load_text_scorer(self, checkpoint: Checkpoint, *, texts: tuple[tuple[str, ...], ...]) -> TextScorer:
         """The cosine of stored embeddings with the texts', scaled as in training."""
         import torch

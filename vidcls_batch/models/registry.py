@@ -2,8 +2,9 @@
 
 import difflib
 import importlib
+from collections.abc import Sequence
 from importlib.util import find_spec
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from vidcls_batch.config import MemberConfig
 from vidcls_batch.errors import CheckpointError, ConfigError
@@ -21,6 +22,9 @@ from vidcls_batch.models.families import FAMILIES, FamilyFacts
 from vidcls_batch.models.member import LoadedMember, resolve_precision
 from vidcls_batch.models.zero_shot import fill_prompts, load_templates
 from vidcls_batch.storage import StorageOptions
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def list_families() -> list[FamilyFacts]:
@@ -119,6 +123,20 @@ def member_texts(
         return ()
     names = [(label, *others) for label, others in zip(labels, aliases or ((),) * len(labels), strict=True)]
     return (*fill_prompts(names, description.prompts), *((text,) for text in config.negative_prompts))
+
+
+def embed_label_names(
+    config: MemberConfig, names: Sequence[Sequence[str]], *, access: CheckpointAccess | None = None
+) -> "Tensor":
+    """One text embedding float32 [len(names), D] per label, each given by all its names, by a zero-shot member's
+    text encoder and prompts. Raises ConfigError for a family that reads no texts, CheckpointError.
+    """
+    checkpoint = open_checkpoint(config.checkpoint, revision=config.revision, access=access)
+    family = open_family(config.family)
+    if not hasattr(family, "embed_label_texts"):
+        raise ConfigError(f"members.{config.name}: {config.family} has no text encoder; name a zero-shot member")
+    texts = fill_prompts(names, load_templates(config.prompts, where=f"members.{config.name}"))
+    return cast(TextFamily, family).embed_label_texts(checkpoint, texts=texts)
 
 
 def load_text_scorer(

@@ -80,6 +80,11 @@ class XClipFamily:
 
         return LoadedNetwork(network=network, num_parameters=num_parameters)
 
+    def embed_label_texts(self, checkpoint: Checkpoint, *, texts: tuple[tuple[str, ...], ...]) -> "Tensor":
+        """Text features float32 [K, D], before the prompt generator."""
+        model = cast(XClipModel, load_pretrained(checkpoint, model_class="XCLIPModel"))
+        return embed_texts(model, checkpoint, texts)
+
     def load_text_scorer(self, checkpoint: Checkpoint, *, texts: tuple[tuple[str, ...], ...]) -> TextScorer:
         """The prompt generator over stored videos and patches."""
         import torch

@@ -63,7 +63,9 @@ def time_members(
     for index, (member, columns) in enumerate(zip(settings.members, settings.columns, strict=True)):
         before, started = resident_bytes(), clock()
         labeling = settings.labeling.of_member(index)
-        alone = BlockClassifier(replace(settings, members=(member,), columns=(columns,), labeling=labeling))
+        alone = BlockClassifier(
+            replace(settings, members=(member,), columns=(columns,), labeling=labeling, cascade=None)
+        )
         loaded = clock()
         alone(block)
         rounds = [_timed(alone, block, clock)]

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from vidcls_batch.config import MemberConfig
 from vidcls_batch.errors import Stage, Status, VidclsError
+from vidcls_batch.labeling.cascade import Cascade, score_in_steps
 from vidcls_batch.labeling.labeler import LabelingSettings, MemberEvidence, label_clips
 from vidcls_batch.models.base import Scores, combine_views
 from vidcls_batch.models.member import LoadedMember
@@ -42,10 +43,30 @@ class ClassifySettings:
     num_threads: int
     aliases: tuple[tuple[str, ...], ...] = ()  # other names of each label, for zero-shot members
     member_errors: Literal["fail", "missing"] = "fail"
+    cascade: Cascade | None = None
 
 
-# Positions in the block, and what each member says of the clips there.
-_Scored = tuple[NDArray[np.int64], list[MemberEvidence]]
+@dataclass(frozen=True, slots=True)
+class _Scored:
+    """Positions in the block, and what each member says of the clips there."""
+
+    indices: NDArray[np.int64]
+    members: list[MemberEvidence]
+    infer_ms: NDArray[np.float64]
+    routes: NDArray[np.object_] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Clips:
+    """Frames [B, ...] and the clips' ids."""
+
+    frames: Frames
+    ids: NDArray[np.object_]
+
+    def part(self, indices: NDArray[np.int64]) -> "_Clips":
+        if len(indices) == len(self.frames):
+            return self
+        return _Clips(self.frames[indices], self.ids[indices])
 
 
 class BlockClassifier:
@@ -67,33 +88,32 @@ class BlockClassifier:
 
     def __call__(self, block: pa.Table) -> pa.Table:
         """Rows of ROUTE, DECODED and `frames` to rows of `result_schema`, in the same order. Raises DeviceLostError."""
-        frames = frames_of(block)
+        clips = _Clips(frames_of(block), np.array(block["clip_id"].to_pylist(), object))
         to_score = np.flatnonzero(pc.equal(block["status"], Status.OK.value).to_numpy())
-        started = time.perf_counter()
-        scored, errors = self._score_isolating(frames, to_score) if len(to_score) else ([], {})
-        infer_ms = (time.perf_counter() - started) * 1e3 / max(len(to_score), 1)
-        labeled, unlabeled = self._label(scored, num_rows=len(block), infer_ms=infer_ms)
+        scored, errors = self._score_isolating(clips, to_score) if len(to_score) else ([], {})
+        labeled, unlabeled = self._label(scored, num_rows=len(block))
         failures = {i: ("member_raised", message) for i, message in errors.items()}
         failures |= {i: ("no_score", message) for i, message in unlabeled.items()}
         known = with_failures(block.select([*ROUTE.names, *DECODED.names]), failures)
         columns = {name: known[name] for name in known.column_names} | labeled
         return pa.table([columns[field.name].cast(field.type) for field in self._schema], schema=self._schema)
 
-    def _label(
-        self, scored: Sequence[_Scored], *, num_rows: int, infer_ms: float
-    ) -> tuple[dict[str, pa.ChunkedArray], dict[int, str]]:
+    def _label(self, scored: Sequence[_Scored], *, num_rows: int) -> tuple[dict[str, pa.ChunkedArray], dict[int, str]]:
         """Label columns in the block's order, null for rows that are not in `scored`; and why some got no label."""
         settings = self._settings
         order = np.full(num_rows, -1)
         parts: list[dict[str, pa.Array]] = []
         unlabeled: dict[int, str] = {}
         count = 0
-        for indices, members in scored:
-            found = label_clips(members, settings=settings.labeling, columns=settings.columns)
-            order[indices] = count + np.arange(len(indices))
-            count += len(indices)
-            parts.append({**found.columns, "infer_ms": pa.chunked_array([pa.array([infer_ms] * len(indices))])})
-            unlabeled |= {int(indices[position]): reason for position, reason in found.unlabeled.items()}
+        for some in scored:
+            found = label_clips(some.members, settings=settings.labeling, columns=settings.columns)
+            order[some.indices] = count + np.arange(len(some.indices))
+            count += len(some.indices)
+            columns = {**found.columns, "infer_ms": pa.chunked_array([pa.array(some.infer_ms)])}
+            if some.routes is not None:
+                columns["cascade"] = pa.chunked_array([pa.array(some.routes, pa.string())])
+            parts.append(columns)
+            unlabeled |= {int(some.indices[position]): reason for position, reason in found.unlabeled.items()}
         take = pa.array(order, mask=order < 0)
         names = [f.name for f in self._schema if f.name not in (*ROUTE.names, *DECODED.names)]
         if not parts:
@@ -101,13 +121,12 @@ class BlockClassifier:
         joined = {n: pa.chunked_array([chunk for part in parts for chunk in part[n].chunks]) for n in names}
         return {n: column.combine_chunks().take(take) for n, column in joined.items()}, unlabeled
 
-    def _score_isolating(self, frames: Frames, indices: NDArray[np.int64]) -> tuple[list[_Scored], dict[int, str]]:
-        """Score `indices` of `frames`; halve a failing batch until the clip at fault stands alone."""
+    def _score_isolating(self, clips: _Clips, indices: NDArray[np.int64]) -> tuple[list[_Scored], dict[int, str]]:
+        """Score the clips at `indices`; halve a failing batch until the clip at fault stands alone."""
         if self._largest_batch is not None and len(indices) > self._largest_batch:
-            return self._score_halves(frames, indices)
-        every = len(indices) == len(frames)
+            return self._score_halves(clips, indices)
         try:
-            return [(indices, self._score(frames if every else frames[indices]))], {}
+            return [self._score(clips.part(indices), indices)], {}
         except torch.OutOfMemoryError as error:
             failure: Exception = error
             self._largest_batch = max(1, len(indices) // 2)
@@ -117,31 +136,46 @@ class BlockClassifier:
             failure = error
         if len(indices) == 1:
             if self._settings.member_errors == "missing":
-                return [(indices, self._score_tolerant(frames[indices]))], {}
+                return [self._score_tolerant(clips.part(indices), indices)], {}
             return [], {int(indices[0]): f"{type(failure).__name__}: {failure}"}
-        return self._score_halves(frames, indices)
+        return self._score_halves(clips, indices)
 
-    def _score_halves(self, frames: Frames, indices: NDArray[np.int64]) -> tuple[list[_Scored], dict[int, str]]:
-        left, left_errors = self._score_isolating(frames, indices[: len(indices) // 2])
-        right, right_errors = self._score_isolating(frames, indices[len(indices) // 2 :])
+    def _score_halves(self, clips: _Clips, indices: NDArray[np.int64]) -> tuple[list[_Scored], dict[int, str]]:
+        left, left_errors = self._score_isolating(clips, indices[: len(indices) // 2])
+        right, right_errors = self._score_isolating(clips, indices[len(indices) // 2 :])
         return left + right, left_errors | right_errors
 
-    def _score(self, frames: Frames) -> list[MemberEvidence]:
-        on_device = _to_device(frames, self._settings.device)
-        return [self._score_member(member, on_device) for member in self._members]
+    def _score(self, clips: _Clips, indices: NDArray[np.int64]) -> _Scored:
+        on_device = _to_device(clips.frames, self._settings.device)
+        cascade = self._settings.cascade
+        if cascade is not None:
 
-    def _score_tolerant(self, frames: Frames) -> list[MemberEvidence]:
-        """Like `_score`; a member that raises on these clips is missing there."""
-        on_device = _to_device(frames, self._settings.device)
+            def score(index: int, asked: NDArray[np.int64]) -> MemberEvidence:
+                every = len(asked) == len(on_device)
+                frames = on_device if every else on_device[torch.from_numpy(asked).to(on_device.device)]
+                return self._score_member(self._members[index], frames)
+
+            steps = score_in_steps(
+                score, cascade=cascade, clip_ids=clips.ids.tolist(), settings=self._settings.labeling
+            )
+            return _Scored(indices, steps.members, steps.infer_ms, steps.routes)
+        started = time.perf_counter()
+        members = [self._score_member(member, on_device) for member in self._members]
+        return _Scored(indices, members, _per_clip_ms(started, len(indices)))
+
+    def _score_tolerant(self, clips: _Clips, indices: NDArray[np.int64]) -> _Scored:
+        """Like `_score` without a cascade; a member that raises on these clips is missing there."""
+        started = time.perf_counter()
+        on_device = _to_device(clips.frames, self._settings.device)
         found = []
         for member, label_map in zip(self._members, self._settings.labeling.maps, strict=True):
             try:
                 found.append(self._score_member(member, on_device))
             except Exception as error:  # whatever a model raises on a clip: its row tells, by null columns
                 _require_usable_device(self._settings.device, error)
-                absent = np.zeros(len(frames), np.bool_)
-                found.append(MemberEvidence(np.zeros((len(frames), label_map.num_outputs)), present=absent))
-        return found
+                absent = np.zeros(len(indices), np.bool_)
+                found.append(MemberEvidence(np.zeros((len(indices), label_map.num_outputs)), present=absent))
+        return _Scored(indices, found, _per_clip_ms(started, len(indices)))
 
     def _score_member(self, member: LoadedMember, frames: torch.Tensor) -> MemberEvidence:
         slots = self._settings.request.slots_of(member.input.sampling)
@@ -150,6 +184,10 @@ class BlockClassifier:
         if not np.isfinite(evidence.logits if here is None else evidence.logits[here]).all():
             raise ValueError(f"member {member.name} gave logits that are not finite numbers")
         return evidence
+
+
+def _per_clip_ms(started: float, clips: int) -> NDArray[np.float64]:
+    return np.full(clips, (time.perf_counter() - started) * 1e3 / max(clips, 1))
 
 
 def evidence_of(scores: Scores) -> MemberEvidence:
