@@ -58,9 +58,7 @@ def _first_zero_shot(config: Config, labels: tuple[str, ...]) -> MemberConfig:
     for member in config.members:
         if describe_member(member, labels=labels, access=access).zero_shot:
             return member
-    raise ConfigError(
-        "No member of this config is zero-shot, so no text encoder can compare labels; add one"
-    )
+    raise ConfigError("No member of this config is zero-shot, so no text encoder can compare labels; add one")
 
 
 def _spoken(label: str) -> str:
