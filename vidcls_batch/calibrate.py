@@ -1,6 +1,6 @@
 """`vidcls calibrate`: from a run's evidence and some true labels to a calibration file, measured on held-out folds."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 
 import numpy as np
@@ -10,67 +10,28 @@ import vidcls_batch
 from vidcls_batch.dataset.unit_files import read_predictions
 from vidcls_batch.errors import ConfigError
 from vidcls_batch.label_sets import LabelSet, load_label_set
-from vidcls_batch.labeling.calibration import Calibration, Calibrator, calibrated
+from vidcls_batch.labeling.calibration import Calibration
 from vidcls_batch.labeling.calibration_file import CalibrationFile, save_calibration
-from vidcls_batch.labeling.calibration_fit import (
-    fit_cache,
-    fit_isotonic,
-    fit_prior,
-    fit_probe,
-    fit_stacking,
-    fit_temperature,
-    fit_vector,
-    stratified_folds,
+from vidcls_batch.labeling.calibration_fit import stratified_folds
+from vidcls_batch.labeling.calibration_learn import (
+    ENSEMBLE,
+    FEW_SHOT,
+    METHODS,
+    LabeledEvidence,
+    Truth,
+    held_out,
+    learn_calibration,
+    try_few_shot,
 )
 from vidcls_batch.labeling.calibration_metrics import Quality, quality, reliability
 from vidcls_batch.labeling.ensemble import Mask, Scores
-from vidcls_batch.labeling.labeler import LabelingSettings, MemberEvidence, member_probabilities, pool_members
+from vidcls_batch.labeling.labeler import LabelingSettings, MemberEvidence
 from vidcls_batch.labeling.reliability_chart import Panel, write_reliability_chart
 from vidcls_batch.labeling_setup import set_up_labeling
 from vidcls_batch.models.base import MemberDescription
 from vidcls_batch.relabel_source import SourceRun, open_source, scored_rows, stored_evidence
 from vidcls_batch.storage import StorageOptions, open_store
 from vidcls_batch.truth import read_truth, refuse_unknown_clips
-
-ENSEMBLE = "ensemble"
-Truth = NDArray[np.int64]
-
-
-@dataclass(frozen=True, slots=True)
-class Method:
-    """A way to calibrate: clips it needs at least, given the number of labels, and how it learns."""
-
-    needs: Callable[[int], int]
-    fit: Callable[[Scores, NDArray[np.floating] | None, Truth], Calibrator]
-    embeds: bool = False
-
-
-METHODS: Mapping[str, Method] = {
-    "temperature": Method(lambda _: 20, lambda s, e, t: fit_temperature(s, t)),
-    "vector": Method(lambda k: max(20, 2 * k), lambda s, e, t: fit_vector(s, t)),
-    "isotonic": Method(lambda k: max(50, 10 * k), lambda s, e, t: fit_isotonic(s, t)),
-}
-FEW_SHOT: Mapping[str, Method] = {
-    "temperature": METHODS["temperature"],
-    "prior": Method(lambda _: 20, lambda s, e, t: fit_prior(s, t)),
-    "vector": Method(lambda _: 20, lambda s, e, t: fit_vector(s, t)),
-    "cache": Method(lambda _: 20, lambda s, e, t: fit_cache(s, _needed(e), t), embeds=True),
-    "probe": Method(
-        lambda _: 20, lambda s, e, t: fit_probe(_needed(e), t, num_labels=s.shape[1], penalty=0.05), embeds=True
-    ),
-}
-
-
-@dataclass(frozen=True, slots=True)
-class LabeledEvidence:
-    """Members' evidence of N clips whose labels are known."""
-
-    members: tuple[MemberEvidence, ...]
-    truth: Truth
-
-    def part(self, rows: NDArray[np.bool_]) -> "LabeledEvidence":
-        """The same for some of the clips."""
-        return LabeledEvidence(tuple(m.part(rows) for m in self.members), self.truth[rows])
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,14 +90,14 @@ def calibrate_run(
     names = [m.name for m in described]
     place = stratified_folds(evidence.truth, folds=folds)
     tried = {
-        m.name: _try_few_shot(i, evidence, place, settings=settings)
+        m.name: try_few_shot(i, evidence, place, settings=settings)
         for i, m in enumerate(described)
         if few_shot and m.zero_shot
     }
     chosen = {name: min(ways, key=lambda way: ways[way].nll) for name, ways in tried.items()}
-    methods = dict.fromkeys([*names, ENSEMBLE], METHODS[method]) | {n: FEW_SHOT[way] for n, way in chosen.items()}
-    before = _held_out(evidence, place, names=names, settings=settings, methods=None)
-    after = _held_out(evidence, place, names=names, settings=settings, methods=methods)
+    methods = [*(FEW_SHOT[chosen[n]] if n in chosen else METHODS[method] for n in names), METHODS[method]]
+    before = held_out(evidence, place, names=names, settings=settings, methods=None)
+    after = held_out(evidence, place, names=names, settings=settings, methods=methods)
     report = CalibrationReport(
         out=out,
         num_clips=len(evidence.truth),
@@ -146,7 +107,7 @@ def calibrate_run(
         after={n: quality(s, evidence.truth[k]) for n, (s, k) in after.items()},
         few_shot=tried,
     )
-    final = _learn(evidence, names=names, settings=settings, methods=methods)
+    final = learn_calibration(evidence, settings=settings, methods=methods, folds=folds)
     origin = {"run": source.store.uri, "fingerprint": source.plan.fingerprint, "truth": str(truth_path)}
     rests_on = origin | {"label_set_digest": label_set.digest, "rule": settings.rule}
     _save(out, final, names=names, report=report, rests_on=rests_on)
@@ -232,85 +193,3 @@ def _refuse_too_few(truth: Truth, *, method: str, folds: int, num_labels: int) -
         )
     if len(np.unique(truth)) < 2:
         raise ConfigError("All labeled clips have the same label; scores cannot be calibrated from one label")
-
-
-def _learn(
-    evidence: LabeledEvidence, *, names: Sequence[str], settings: LabelingSettings, methods: Mapping[str, Method]
-) -> Calibration:
-    members: list[Calibrator | None] = []
-    for index, (name, member) in enumerate(zip(names, evidence.members, strict=True)):
-        here = np.ones(len(evidence.truth), np.bool_) if member.present is None else member.present
-        scores = member_probabilities(index, member, settings=settings)[here]
-        embedding = None if member.embedding is None else member.embedding[here]
-        members.append(methods[name].fit(scores, embedding, evidence.truth[here]) if here.any() else None)
-    calibration = Calibration(tuple(members))
-    if settings.rule == "stacking":
-        scores_of, present = _members(evidence, settings=replace(settings, calibration=calibration))
-        whole = np.all([np.ones(len(evidence.truth), np.bool_) if p is None else p for p in present], axis=0)
-        if not whole.any():
-            raise ConfigError("No labeled clip has a score of every member, so their stacking cannot be learned")
-        calibration = replace(calibration, stacking=fit_stacking([s[whole] for s in scores_of], evidence.truth[whole]))
-    pooled = _pool(evidence, settings=replace(settings, calibration=calibration))
-    return replace(calibration, ensemble=methods[ENSEMBLE].fit(pooled, None, evidence.truth))
-
-
-def _held_out(
-    evidence: LabeledEvidence,
-    place: NDArray[np.int64],
-    *,
-    names: Sequence[str],
-    settings: LabelingSettings,
-    methods: Mapping[str, Method] | None,
-) -> dict[str, tuple[Scores, Mask]]:
-    """Each member's and the ensemble's scores of every clip that has one, learned without its fold; and which clips."""
-    found: dict[str, Scores] = {}
-    plain = replace(settings, rule="weighted_mean") if settings.rule == "stacking" else settings
-    for fold in range(int(place.max()) + 1):
-        out = place == fold
-        part = evidence.part(out)
-        learned = plain
-        if methods is not None:
-            fitted = _learn(evidence.part(~out), names=names, settings=settings, methods=methods)
-            learned = replace(settings, calibration=fitted)
-        scores, _ = _members(part, settings=learned)
-        for name, values in zip([*names, ENSEMBLE], [*scores, _pool(part, settings=learned)], strict=True):
-            found.setdefault(name, np.zeros((len(place), values.shape[1])))[out] = values
-    here = [np.ones(len(place), np.bool_) if m.present is None else m.present for m in evidence.members]
-    masks = [*here, np.any(here, axis=0)]
-    return {name: (found[name][mask], mask) for name, mask in zip([*names, ENSEMBLE], masks, strict=True)}
-
-
-def _try_few_shot(
-    index: int, evidence: LabeledEvidence, place: NDArray[np.int64], *, settings: LabelingSettings
-) -> dict[str, Quality]:
-    """What each way gives for one zero-shot member on held-out folds."""
-    member = evidence.members[index]
-    scores = member_probabilities(index, member, settings=settings)
-    found: dict[str, Quality] = {}
-    for way, method in FEW_SHOT.items():
-        if method.embeds and member.embedding is None:
-            continue
-        after = np.empty_like(scores)
-        for fold in range(int(place.max()) + 1):
-            out = place == fold
-            known = None if member.embedding is None else member.embedding[~out]
-            fitted = method.fit(scores[~out], known, evidence.truth[~out])
-            seen = None if member.embedding is None else member.embedding[out]
-            after[out] = calibrated(scores[out], fitted, embedding=seen)
-        found[way] = quality(after, evidence.truth)
-    return found
-
-
-def _members(evidence: LabeledEvidence, *, settings: LabelingSettings) -> tuple[list[Scores], list[Mask | None]]:
-    scores = [member_probabilities(i, m, settings=settings) for i, m in enumerate(evidence.members)]
-    return scores, [m.present for m in evidence.members]
-
-
-def _pool(evidence: LabeledEvidence, *, settings: LabelingSettings) -> Scores:
-    scores, present = _members(evidence, settings=settings)
-    return pool_members(scores, present=present, settings=settings).scores
-
-
-def _needed(embedding: NDArray[np.floating] | None) -> NDArray[np.floating]:
-    assert embedding is not None  # `Method.embeds` sees to it
-    return embedding

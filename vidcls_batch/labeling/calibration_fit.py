@@ -24,14 +24,17 @@ _STRENGTHS = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0)
 _SHARPNESSES = (1.0, 3.0, 5.5, 10.0, 20.0)
 
 
-def fit_temperature(scores: Scores, truth: Truth) -> Temperature:
-    """The temperature, 1/50 to 50, under which the truth is most likely."""
+def fit_temperature(scores: Scores, truth: Truth, *, penalty: float = PENALTY) -> Temperature:
+    """The temperature, 1/50 to 50, under which the truth is most likely.
+
+    `penalty` x the squared log temperature holds it near 1: a few clips that are all right would ask for scores of 1.
+    """
     from scipy.optimize import minimize_scalar
 
     logs = _log(scores)
 
     def loss(log_temperature: float) -> float:
-        return _nll(logs / np.exp(log_temperature), truth)
+        return _nll(logs / np.exp(log_temperature), truth) + penalty * log_temperature**2 / len(truth)
 
     found = minimize_scalar(loss, bounds=(-np.log(50), np.log(50)), method="bounded", options={"xatol": 1e-6})
     return Temperature(float(np.exp(found.x)))
