@@ -43,6 +43,12 @@ def test_autoscaling_cluster_may_ask_for_more_actors_than_it_has_gpus_now():
     assert (stages.device, stages.classify_actors, stages.initial_actors) == ("cuda", 8, 1)
 
 
+def test_a_private_pool_keeps_its_size_and_a_shared_one_may_shrink():
+    private = settle(Capacity(num_cpus=4, num_gpus=0, private=True))
+    assert private.least_actors == private.classify_actors == 4
+    assert settle(Capacity(num_cpus=8, num_gpus=2, private=False)).least_actors == 1
+
+
 def test_stages_never_ask_for_equal_resources_so_that_ray_cannot_fuse_them():
     for cpus in (1.0, 0.5, 2.0):
         stages = settle(Capacity(num_cpus=8, num_gpus=0, private=False), decode_cpus=cpus, classify_cpus=cpus)

@@ -171,7 +171,7 @@ def build_dataset(shares: Sequence[UnitShare], *, stages: Stages, resources: Sta
             num_cpus=resources.classify_cpus,
             num_gpus=resources.classify_gpus,
             compute=ActorPoolStrategy(
-                min_size=1,
+                min_size=resources.least_actors,
                 max_size=resources.classify_actors,
                 initial_size=resources.initial_actors,
                 max_tasks_in_flight_per_actor=2,

@@ -37,6 +37,7 @@ class StageResources:
     classify_gpus: float
     classify_actors: int
     initial_actors: int
+    least_actors: int  # never released below this while blocks may still come
     device: Literal["cpu", "cuda"]
     num_threads: int
 
@@ -103,6 +104,9 @@ def stage_resources(config: ResourcesConfig, *, capacity: Capacity, frame_bytes:
         classify_gpus=gpus,
         classify_actors=actors,
         initial_actors=min(actors, present),
+        # Nobody else wants what a private cluster releases, and an actor's start costs as much as labeling 50 clips: Ray
+        # Data would stop and start classifiers all through a run whose decoding is the slower half.
+        least_actors=min(actors, present) if capacity.private else 1,
         device=device,
         num_threads=threads,
     )
