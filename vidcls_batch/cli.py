@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any, Literal, NoReturn
 
 import typer
 from rich.console import Console
@@ -55,6 +55,7 @@ RunArg = Annotated[str, typer.Argument(help="A run folder: a path or any fsspec 
 SetOption = Annotated[
     list[str] | None, typer.Option("--set", help="Override one key, e.g. --set members.0.precision=bf16. Repeatable.")
 ]
+Format = Literal["pt2", "onnx"]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
 EndpointOption = Annotated[
     str | None, typer.Option("--endpoint-url", help="S3 endpoint; default: AWS_ENDPOINT_URL or Amazon.")
@@ -283,6 +284,32 @@ def peek(
         _tell(seen.as_json(), str(seen), as_json)
         if not seen.ok:
             raise typer.Exit(1)
+
+
+@app.command(epilog="Example: vidcls export runs/vmae/final --family videomae --to onnx -o vmae.onnx")
+def export(
+    checkpoint: Annotated[str, typer.Argument(help="As in a config: hub id, folder, file or URI.", show_default=False)],
+    family: Annotated[str, typer.Option("--family", help="The checkpoint's family, see `vidcls models`.")],
+    to: Annotated[Format, typer.Option("--to", help="pt2 (torch.export) or onnx.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="The file to write.")],
+    labels: Annotated[
+        str | None,
+        typer.Option("--labels", help="A label set's name or file: of the head, or what a zero-shot member scores."),
+    ] = None,
+    prompts: Annotated[str | None, typer.Option("--prompts", help="A prompt set's name or file.")] = None,
+    revision: Annotated[str | None, typer.Option("--revision", help="Hub revision.")] = None,
+    frames: Annotated[int | None, typer.Option("--frames", help="For families that take any number of them.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Write a member as one file that scores without its family's code; refused when its logits differ."""
+    from vidcls_batch.models.export import ExportSource, export_checkpoint
+
+    source = ExportSource(
+        checkpoint=checkpoint, family=family, labels=labels, prompts=prompts, revision=revision, num_frames=frames
+    )
+    with _failures_told(as_json):
+        report = export_checkpoint(source, output, to=to)
+        _tell(asdict(report), str(report), as_json)
 
 
 @app.command(epilog="Example: vidcls models --json")

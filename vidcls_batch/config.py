@@ -150,7 +150,9 @@ class MemberConfig(_Section):
     """One model of the ensemble."""
 
     name: str = Field(description="Identifier that prefixes the member's columns.", pattern=r"^[a-z][a-z0-9_]*$")
-    family: str = Field(description="Model family, see `vidcls models`.")
+    family: str = Field(
+        description="Model family, see `vidcls models`, or your own as package.module:attribute.",
+    )
     checkpoint: str = Field(
         description="Hub id, local folder, or fsspec URI of a save_pretrained folder.", min_length=1
     )

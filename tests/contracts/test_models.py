@@ -17,6 +17,7 @@ FAMILIES = [
         facts.family,
         marks=[
             pytest.mark.skipif(not facts.available, reason=f"needs the extra {facts.extra}"),
+            pytest.mark.skipif("cpu" not in facts.devices, reason="runs on GPUs only: benchmarks/gpu/"),
             *([pytest.mark.slow] if facts.family in LARGE else []),
         ],
     )

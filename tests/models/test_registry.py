@@ -96,3 +96,32 @@ def test_torchvision_imports_on_a_torch_its_operators_do_not_fit(tmp_path: Path)
     )
     done = subprocess.run([sys.executable, "-c", script], check=False, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_family_of_ones_own_package_needs_no_row(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "their_colours.py").write_text(TEN_LINES)
+    monkeypatch.syspath_prepend(tmp_path)
+    torch.save({"weight": torch.eye(3), "bias": torch.zeros(3)}, tmp_path / "weights.pth")
+    config = MemberConfig(
+        name="m",
+        family="their_colours:FAMILY",
+        checkpoint=str(tmp_path / "weights.pth"),
+        labels={"labels": ("red", "green", "blue")},
+    )
+    member = load_member(config, labels=("red", "green", "blue"), device="cpu")
+    frames = torch.zeros(1, 4, 20, 30, 3, dtype=torch.uint8)
+    frames[..., 2] = 255
+    torch.testing.assert_close(member.logits(frames), torch.tensor([[[0.0, 0.0, 1.0]]]))
+
+
+@pytest.mark.parametrize(
+    ("family", "message"),
+    [
+        ("no_such_package:FAMILY", r"cannot be imported: No module named 'no_such_package'"),
+        ("pathlib:FAMILY", r"cannot be imported: module 'pathlib' has no attribute 'FAMILY'"),
+        ("pathlib:Path", r"is a type without describe\(\) and load\(\)"),
+    ],
+)
+def test_an_entry_point_that_is_no_family_says_why(family: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        open_family(family)

@@ -111,6 +111,7 @@ class FamilyDescription:
     labels: tuple[str, ...] | None  # names of the outputs where the checkpoint has them
     embedding_dim: int | None
     context_dim: int | None = None
+    licence: str | None = None  # where the checkpoint itself says
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +121,7 @@ class LoadedNetwork:
     network: Network
     num_parameters: int
     num_outputs: int | None = None  # where only the weights tell
+    dtype: "torch.dtype | None" = None  # what it computes in, where it had no choice
 
 
 class Family(Protocol):

@@ -30,6 +30,7 @@ class FamilyFacts:
     hub_prefixes: tuple[str, ...] = ()  # hub ids that `licence` is known to hold for start like this
     extra: str | None = None  # of this package, without which the family does not run
     needs: tuple[str, ...] = ()  # importable modules that the extra brings
+    devices: tuple[str, ...] = ("cpu", "cuda")
 
     @property
     def available(self) -> bool:
@@ -326,9 +327,38 @@ FAMILIES: tuple[FamilyFacts, ...] = (
     ),
     FamilyFacts(
         family="exported",
-        code="vidcls_batch.models.exported:FAMILY",
+        code="vidcls_batch.models.exported:EXPORTED",
         sampling="as exported",
         size=None,
         models=(),
+    ),
+    FamilyFacts(
+        family="onnx",
+        code="vidcls_batch.models.exported:ONNX",
+        sampling="as exported",
+        size=None,
+        models=(),
+        extra="onnx",
+        needs=("onnxruntime",),
+    ),
+    FamilyFacts(
+        family="openvino",
+        code="vidcls_batch.models.exported:OPENVINO",
+        sampling="as exported",
+        size=None,
+        models=(),
+        devices=("cpu",),
+        extra="openvino",
+        needs=("openvino",),
+    ),
+    FamilyFacts(
+        family="tensorrt",
+        code="vidcls_batch.models.exported:TENSORRT",
+        sampling="as exported",
+        size=None,
+        models=(),
+        devices=("cuda",),
+        extra="onnx",
+        needs=("onnxruntime",),
     ),
 )

@@ -33,8 +33,13 @@ def list_families() -> list[FamilyFacts]:
 
 
 def family_facts(family: str) -> FamilyFacts:
-    """The row of a family. Raises ConfigError with a suggestion on a name that has none."""
+    """The row of a family; `package.module:attribute` is a family of one's own, without a row.
+
+    Raises ConfigError with a suggestion on a name that has none.
+    """
     by_name = {facts.family: facts for facts in FAMILIES}
+    if ":" in family:
+        return FamilyFacts(family=family, code=family, sampling="its own", size=None, models=())
     if family not in by_name:
         near = difflib.get_close_matches(family, by_name, n=1)
         hint = f" Did you mean {near[0]!r}?" if near else ""
@@ -45,13 +50,26 @@ def family_facts(family: str) -> FamilyFacts:
 def open_family(family: str) -> Family:
     """Import a family's code. Raises ConfigError on an unknown family or one whose extra is not installed."""
     facts = family_facts(family)
-    if not facts.available:
-        missing = [module for module in facts.needs if find_spec(module) is None]
-        raise ConfigError(
-            f"Family {family!r} needs {', '.join(missing)}; install it with: pip install 'vidcls-batch[{facts.extra}]'"
-        )
+    require_modules(f"Family {family!r}", needs=facts.needs, extra=facts.extra)
     module, _, attribute = facts.code.partition(":")
-    return cast(Family, getattr(importlib.import_module(module), attribute))
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except (ImportError, ValueError, AttributeError) as error:
+        if facts.code != family:
+            raise
+        raise ConfigError(
+            f"Family {family!r} cannot be imported: {error}. It must be importable on every node"
+        ) from error
+    if not (hasattr(found, "describe") and hasattr(found, "load")):
+        raise ConfigError(f"Family {family!r} is a {type(found).__name__} without describe() and load()")
+    return cast(Family, found)
+
+
+def require_modules(what: str, *, needs: Sequence[str], extra: str | None) -> None:
+    """Raise ConfigError that says what to install when one of the modules is not there."""
+    missing = [module for module in needs if find_spec(module) is None]
+    if missing:
+        raise ConfigError(f"{what} needs {', '.join(missing)}; install it with: pip install 'vidcls-batch[{extra}]'")
 
 
 def describe_member(
@@ -89,6 +107,13 @@ def load_member(
     dtype = resolve_precision(config.precision, device=device)
     texts = member_texts(config, description, labels=labels, aliases=aliases)
     loaded = open_family(config.family).load(checkpoint, texts=texts, device=device, dtype=dtype)
+    if loaded.dtype is not None and loaded.dtype != dtype:
+        if config.precision != "auto":
+            raise ConfigError(
+                f"members.{config.name}.precision is {config.precision}, but family {config.family} computes in "
+                f"{str(loaded.dtype).removeprefix('torch.')}; leave precision out"
+            )
+        dtype = loaded.dtype
     if loaded.num_outputs is not None:
         _check_label_count(config, description.labels, num_outputs=loaded.num_outputs)
     return LoadedMember(
@@ -195,7 +220,7 @@ def _describe(config: MemberConfig, checkpoint: Checkpoint, *, run_labels: tuple
         embedding_dim=facts.embedding_dim,
         checkpoint=config.checkpoint,
         revision=checkpoint.revision,
-        licence=checkpoint.card_licence() or _hub_licence(config.family, config.checkpoint),
+        licence=checkpoint.card_licence() or facts.licence or _hub_licence(config.family, config.checkpoint),
         preprocessing_from=facts.preprocessing_from,
         context_dim=facts.context_dim,
     )
