@@ -104,8 +104,8 @@ def stage_resources(config: ResourcesConfig, *, capacity: Capacity, frame_bytes:
         classify_gpus=gpus,
         classify_actors=actors,
         initial_actors=min(actors, present),
-        # Nobody else wants what a private cluster releases, and an actor's start costs as much as labeling 50 clips: Ray
-        # Data would stop and start classifiers all through a run whose decoding is the slower half.
+        # Nobody else wants what a private cluster releases, and an actor's start costs as much as labeling 50 clips;
+        # Ray Data would stop and start classifiers all through a run whose decoding is the slower half.
         least_actors=min(actors, present) if capacity.private else 1,
         device=device,
         num_threads=threads,
