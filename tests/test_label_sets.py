@@ -82,6 +82,9 @@ def test_digest_tells_aliases_and_leaves_plain_sets_as_they_were(tmp_path):
     ("text", "message"),
     [
         ("labels: [{name: a, aliases: [b]}, b]", "'b' more than once"),
+        ("name: x\nlabels: [a, b, a]", "Label set x holds 'a' more than once"),
+        ("labels: [a, '  ']", "'  ' is not a name"),
+        ("labels: [a, no]", "False is not a name; write labels as quoted"),
         ("labels: [{name: a, aliases: b}]", "must be a list"),
         ("labels: [{name: a, alias: [b]}]", "unknown key 'alias'"),
         ("labels: [{name: ''}]", "'' is not a name"),
@@ -95,3 +98,11 @@ def test_digest_tells_aliases_and_leaves_plain_sets_as_they_were(tmp_path):
 def test_bad_entries_are_named(tmp_path, text, message):
     with pytest.raises(ConfigError, match=message):
         from_yaml(tmp_path, text)
+
+
+@pytest.mark.parametrize(
+    ("names", "message"), [(["a", "b", "a"], "'a' more than once"), (["a", ""], "'' is not a name")]
+)
+def test_bad_names_in_the_config_are_named(names, message):
+    with pytest.raises(ConfigError, match=message):
+        load_label_set(source(labels=names))

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from benchmarks.evidence_run import RandomMember, random_evidence, write_evidence_run
+from vidcls_batch.calibrate import calibrate_run
 from vidcls_batch.config import Config, parse_config, resolved
 from vidcls_batch.dataset.plan import require_plan
 from vidcls_batch.dataset.run_record import read_run_record
@@ -14,6 +15,7 @@ from vidcls_batch.dataset.verify import verify_run
 from vidcls_batch.errors import ConfigError, IncompleteRunError, RunMismatchError
 from vidcls_batch.progress import SilentProgress
 from vidcls_batch.relabel import relabel_run
+from vidcls_batch.retry import retry_failed
 from vidcls_batch.storage import StorageOptions, open_store
 
 LABELS = ("bike", "guitar", "swim", "yoga")
@@ -124,7 +126,9 @@ def test_a_mapping_file_leads_to_another_taxonomy(source, tmp_path):
     assert (after["label"][sure] == expected[sure]).all()
 
 
-@pytest.mark.parametrize("rule", ["dawid_skene", "one_coin_dawid_skene", "mace", "glad"])
+@pytest.mark.parametrize(
+    "rule", ["dawid_skene", "one_coin_dawid_skene", pytest.param("mace", marks=pytest.mark.slow), "glad"]
+)
 def test_whole_table_rules_label_as_crowd_kit_does(source, tmp_path, rule):
     aggregation = pytest.importorskip("crowdkit.aggregation")
     names = {"dawid_skene": "DawidSkene", "one_coin_dawid_skene": "OneCoinDawidSkene", "mace": "MACE", "glad": "GLAD"}
@@ -185,6 +189,48 @@ def test_evidence_that_was_not_kept_is_named_with_the_remedy(tmp_path):
     )
     with pytest.raises(ConfigError, match=r"members.z: .* keeps no embedding of it, and its label texts are new"):
         relabeled(run, tmp_path / "out", label_set=["other", "words"])
+
+
+def test_logits_that_were_not_kept_are_named_with_the_remedy(source, tmp_path):
+    kept = resolved(source)["output"] | {"member_logits": False}
+    relabeled(source, tmp_path / "without", output=kept)
+    config = parse_config(resolved(source) | {"run": str(tmp_path / "out"), "ensemble": {"rule": "log_pool"}})
+    with pytest.raises(ConfigError, match=r"members\.a: .*keeps no logits of it.*output\.member_logits: true"):
+        relabel_run(str(tmp_path / "without"), config=config, options=StorageOptions(), progress=SilentProgress())
+    with pytest.raises(ConfigError, match=r"keeps no logits of a; run with output\.member_logits: true"):
+        calibrate_run(
+            str(tmp_path / "without"), truth_path="truth.csv", out=str(tmp_path / "c"), options=StorageOptions()
+        )
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("ensemble", "message"),
+    [
+        ({"label_weights": {"a": {"bikes": 2.0}}}, "label_weights.a: 'bikes' is no label of inline"),
+        ({"label_weights": {m: {"bike": 0.0} for m in "abc"}}, "weights of all members for 'bike' are 0"),
+        ({"none_label": "bike"}, "none_label 'bike' is a label of the label set"),
+        ({"calibration": "none.json"}, "Cannot read the calibration none.json.*vidcls calibrate RUN"),
+    ],
+)
+def test_ensembles_that_cannot_be_are_refused_before_any_work(source, tmp_path, ensemble, message):
+    with pytest.raises(ConfigError, match=message):
+        relabeled(source, tmp_path / "out", ensemble=ensemble)
+    assert not (tmp_path / "out").exists()
+
+
+def test_retry_of_new_labels_sends_to_the_run_they_came_from(source, tmp_path):
+    before = relabeled(source, tmp_path / "out")
+    with pytest.raises(ConfigError, match=rf"vidcls retry {source.run.path}` first, then `vidcls relabel`"):
+        retry_failed(
+            str(tmp_path / "out"),
+            statuses=["decode_error"],
+            options=StorageOptions(),
+            overrides=[],
+            progress=SilentProgress(),
+        )
+    assert (tmp_path / "out" / "_SUCCESS").exists()
+    assert table(tmp_path / "out").astype(str).equals(before.astype(str))
 
 
 def test_unfinished_source_is_refused(source, tmp_path):

@@ -60,13 +60,14 @@ def retry_failed(
     overrides: Sequence[str],
     progress: RunProgress,
 ) -> RunOutcome:
-    """Label again each clip whose row has one of `statuses`. Raises ConfigError, RunMismatchError for an override that
-    would change what the other rows rest on, and all that a run raises.
+    """Label again each clip whose row has one of `statuses`. Raises ConfigError (on a relabeled folder, too),
+    RunMismatchError for an override that would change what the other rows rest on, and all that a run raises.
     """
     started = time.monotonic()
     wanted = _checked_statuses(statuses)
     store = open_store(run_folder, options=options)
     plan = require_plan(store)
+    _refuse_relabeled(store)
     spec = resolve_run(_recorded_config(store, overrides=overrides))
     require_same_run(store, spec.identity())
     failed = _failed_clips(store, plan, statuses=wanted)
@@ -105,6 +106,16 @@ def _label_again(
         finally:
             progress.finish()
     return replacer.statuses
+
+
+def _refuse_relabeled(store: Store) -> None:
+    """Raise ConfigError for a folder that `vidcls relabel` made: its failures are those of the run it came from."""
+    origin = read_run_record(store).provenance.get("relabeled_from")
+    if origin is not None:
+        raise ConfigError(
+            f"{store.uri} holds new labels over the evidence of {origin['run']}, and its failed clips failed there: "
+            f"`vidcls retry {origin['run']}` first, then `vidcls relabel` into a new folder"
+        )
 
 
 def _recorded_config(store: Store, *, overrides: Sequence[str]) -> Config:
