@@ -133,3 +133,33 @@ def test_few_shot_ways_are_tried_on_the_clips_that_the_member_has_scored():
     ways = try_few_shot(1, evidence, place, settings=settings_of(2, "weighted_mean"))
     assert set(ways) == set(FEW_SHOT)
     assert ways["cache"].accuracy > ways["temperature"].accuracy + 0.2
+
+
+def heard_and_seen(seed: int, *, clips: int) -> LabeledEvidence:
+    """Labels 0 to 5 are told by sound, 6 to 11 by sight; elsewhere a member is half as sure of one of its own labels.
+
+    A fifth of the clips has no sound.
+    """
+    rng = np.random.default_rng(seed)
+    truth, rows = np.arange(clips) % K, np.arange(clips)
+    heard = truth < K // 2
+    hears, looks = rng.normal(size=(2, clips, K))
+    hears[rows, np.where(heard, truth, rng.integers(0, K // 2, clips))] += np.where(heard, 3.0, 1.5)
+    looks[rows, np.where(heard, rng.integers(K // 2, K, clips), truth)] += np.where(heard, 1.5, 3.0)
+    return LabeledEvidence((MemberEvidence(looks), MemberEvidence(hears, present=rng.random(clips) < 0.8)), truth)
+
+
+def test_weights_per_label_learned_from_labeled_clips_beat_any_weight_per_member():
+    """Audio-visual late fusion: the member that listens decides about sounds, the one that looks about sights."""
+    known, new = heard_and_seen(0, clips=480), heard_and_seen(1, clips=4800)
+    plain = settings_of(2, "log_pool")
+    by_member = [
+        quality(pooled(new, replace(plain, weights=(1 - w, w))), new.truth).accuracy for w in np.linspace(0, 0.95, 20)
+    ]
+    how = settings_of(2, "stacking")
+    learned = learn_calibration(known, settings=how, methods=[TEMPERATURE] * 3, folds=5)
+    after = quality(pooled(new, replace(how, calibration=learned)), new.truth)
+    looks, hears = learned.stacking.exponents
+    assert hears[: K // 2].mean() > 2 * looks[: K // 2].mean()
+    assert looks[K // 2 :].mean() > 2 * hears[K // 2 :].mean()
+    assert after.accuracy > max(by_member) + 0.1
