@@ -122,16 +122,16 @@ def _label_weights(config: Config, label_set: LabelSet) -> tuple[tuple[float, ..
                 raise ConfigError(f"ensemble.label_weights.{name}: {label!r} is no label of {label_set.name}")
     if not given:
         return None
-    weights = tuple(
+    found = tuple(
         tuple(given.get(member.name, {}).get(label, 1.0) for label in label_set.labels) for member in config.members
     )
-    for label, of_label in zip(label_set.labels, zip(*weights, strict=True), strict=True):
+    for label, of_label in zip(label_set.labels, zip(*found, strict=True), strict=True):
         if not any(of_label):
             raise ConfigError(
                 f"ensemble.label_weights: the weights of all members for {label!r} are 0, so no clip could get it; "
                 "give one of them a weight, or leave the label out of the label set"
             )
-    return weights
+    return found
 
 
 def _calibration(config: Config, *, label_set: LabelSet) -> tuple[Calibration | None, str | None, frozenset[str]]:
