@@ -18,7 +18,7 @@ from vidcls_batch.errors import ConfigError, IncompleteRunError, Status
 from vidcls_batch.labeling.labeler import MemberEvidence
 from vidcls_batch.models.base import InputSpec, MemberDescription
 from vidcls_batch.storage import Store
-from vidcls_batch.types import Sampling
+from vidcls_batch.types import Sampling, SoundWindow
 
 # What made a member's evidence; another value is another member.
 _MADE_BY = ("family", "checkpoint", "sampling", "precision")
@@ -104,8 +104,18 @@ def stored_evidence(rows: pa.Table, member: str, *, kinds: frozenset[str]) -> Me
 
 
 def _description(facts: Mapping[str, Any], *, labels: tuple[str, ...]) -> MemberDescription:
-    spec = facts["input"]
-    lists = {key: tuple(value) for key, value in spec.items() if isinstance(value, list)}
-    made = InputSpec(**{**spec, **lists, "sampling": Sampling(**spec["sampling"])})
+    spec, sound = facts["input"], facts.get("sound")
+    made = None
+    if spec is not None:
+        lists = {key: tuple(value) for key, value in spec.items() if isinstance(value, list)}
+        made = InputSpec(**{**spec, **lists, "sampling": Sampling(**spec["sampling"])})
     known = {key: value for key, value in facts.items() if key != "weights_sha256"}
-    return MemberDescription(**{**known, "input": made, "labels": labels, "prompts": tuple(facts["prompts"])})
+    return MemberDescription(
+        **{
+            **known,
+            "input": made,
+            "sound": None if sound is None else SoundWindow(**sound),
+            "labels": labels,
+            "prompts": tuple(facts["prompts"]),
+        }
+    )

@@ -185,9 +185,12 @@ def resolve_run(config: Config) -> RunSpec:
 
 
 def _frame_request(config: Config, members: tuple[MemberDescription, ...]) -> FrameRequest:
+    inputs = [m.input for m in members if m.input is not None]
+    if listening := [m.name for m in members if m.sound is not None]:
+        raise ConfigError(f"members.{listening[0]} hears; a run hands frames to its members and no sound")
     # Members that want the same frames share them: one decode, one copy through the object store.
-    samplings = tuple(dict.fromkeys(m.input.sampling for m in members))
-    side = config.decode.short_side or max(m.input.short_side for m in members)
+    samplings = tuple(dict.fromkeys(spec.sampling for spec in inputs))
+    side = config.decode.short_side or max(spec.short_side for spec in inputs)
     return FrameRequest(samplings=samplings, height=side, width=side)
 
 

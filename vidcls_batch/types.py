@@ -1,6 +1,7 @@
 """The nouns of the project: values that cross module borders. No behaviour beyond arithmetic on themselves."""
 
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Literal
 
 import numpy as np
@@ -47,6 +48,27 @@ class Sampling:
     def num_slots(self) -> int:
         """Frames in all views together."""
         return self.num_frames * self.num_views
+
+
+@dataclass(frozen=True, slots=True)
+class SoundWindow:
+    """Which sound of a clip a member hears: mono, at most `num_samples`, from the middle of a clip that is longer."""
+
+    sample_rate: int
+    num_samples: int
+
+    @property
+    def seconds(self) -> float:
+        """Its length."""
+        return self.num_samples / self.sample_rate
+
+
+class AudioState(StrEnum):
+    """Whether a clip has sound; a member must not mistake a missing track for silence."""
+
+    PRESENT = "present"
+    SILENT = "silent"  # there is a track, and nothing to hear on it within the range
+    MISSING = "missing"  # no audio stream, or none that reaches into the range
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,16 +9,20 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from vidcls_batch.models.base import Sound
+
 LABELS = ("riding bike", "surfing water", "abseiling")
 SIZE = 32
 
 
 @dataclass(frozen=True)
 class TinyCheckpoint:
-    """A saved checkpoint and what its own library says of normalised pixels [N, T, 3, H, W] (and of label texts)."""
+    """A saved checkpoint and what its own library says of normalised pixels [N, T, 3, H, W], of the clips' sound, or of
+    both, whatever the family takes, and of label texts.
+    """
 
     path: Path
-    reference: Callable[[Tensor, Sequence[str]], Tensor]
+    reference: Callable[..., Tensor]
     needs_labels: bool = False  # the head's outputs have no names in the checkpoint
     tolerance: float = 1e-5
     num_frames: int | None = None  # fewer than published, where the network takes any number
@@ -430,10 +434,92 @@ def exported(to: Literal["pt2", "onnx"]) -> Callable[[Path], TinyCheckpoint]:
     return build
 
 
+def extractor_inputs(folder: Path, sound: Sound) -> dict[str, Tensor]:
+    """What the checkpoint's own feature extractor makes of each clip's own samples."""
+    from transformers import AutoFeatureExtractor
+
+    extract = AutoFeatureExtractor.from_pretrained(folder)
+    waves = [wave[:n].numpy() for wave, n in zip(sound.samples, sound.lengths.tolist(), strict=True)]
+    return dict(extract(waves, sampling_rate=sound.sample_rate, return_tensors="pt"))
+
+
+def ast(folder: Path) -> TinyCheckpoint:
+    from transformers import ASTConfig, ASTFeatureExtractor, ASTForAudioClassification
+
+    config = ASTConfig(
+        hidden_size=24,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=32,
+        max_length=128,
+        num_mel_bins=32,
+        **names(),
+    )
+    model = randomise(ASTForAudioClassification(config))
+    model.save_pretrained(folder)
+    ASTFeatureExtractor(max_length=128, num_mel_bins=32, mean=-4.0, std=4.0).save_pretrained(folder)
+    return TinyCheckpoint(folder, lambda sound, _: model(**extractor_inputs(folder, sound)).logits, tolerance=1e-4)
+
+
+def save_roberta_byte_tokenizer(folder: Path) -> int:
+    """A RoBERTa tokenizer with a token per byte and no merges; gives the number of tokens."""
+    from tokenizers import pre_tokenizers
+    from transformers import RobertaTokenizerFast
+
+    tokens = ["<s>", "<pad>", "</s>", "<unk>", *sorted(pre_tokenizers.ByteLevel.alphabet()), "<mask>"]
+    vocabulary = {token: i for i, token in enumerate(tokens)}
+    RobertaTokenizerFast(vocab=vocabulary, merges=[], model_max_length=64).save_pretrained(folder)
+    return len(tokens)
+
+
+def clap(folder: Path, *, fusion: bool = False) -> TinyCheckpoint:
+    from transformers import AutoTokenizer, ClapConfig, ClapFeatureExtractor, ClapModel
+
+    vocabulary = save_roberta_byte_tokenizer(folder)
+    config = ClapConfig(
+        text_config=TEXT | {"vocab_size": vocabulary, "max_position_embeddings": 514},
+        audio_config={
+            "spec_size": 64,
+            "num_mel_bins": 16,
+            "window_size": 4,
+            "depths": [1, 1],
+            "num_attention_heads": [2, 2],
+            "num_hidden_layers": 2,
+            "hidden_size": 32,
+            "patch_embeds_hidden_size": 16,
+            "enable_fusion": fusion,
+            "fusion_type": "aff_2d" if fusion else None,
+        },
+        projection_dim=16,
+    )
+    model = randomise(ClapModel(config))
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name.endswith("weight") and "norm" not in name.lower():
+                parameter.mul_(3)  # at 0.2 all sounds are much the same to a network of norms and windows
+        model.logit_scale_a.fill_(5.0)
+        model.audio_model.audio_encoder.batch_norm.running_mean.fill_(-40.0)
+        model.audio_model.audio_encoder.batch_norm.running_var.fill_(400.0)
+    model.save_pretrained(folder)
+    truncation = "fusion" if fusion else "rand_trunc"
+    ClapFeatureExtractor(feature_size=16, max_length_s=2, truncation=truncation).save_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+
+    def reference(sound: Sound, labels: Sequence[str]) -> Tensor:
+        tokens = tokenizer([f"this is a sound of {name}" for name in labels], padding=True, return_tensors="pt")
+        inputs = extractor_inputs(folder, sound)
+        inputs["is_longer"] = torch.zeros(len(sound), 1, dtype=torch.bool)  # the extractor draws one by lot
+        return model(**inputs, **tokens).logits_per_audio
+
+    return TinyCheckpoint(folder, reference, tolerance=1e-4)
+
+
 BUILDERS: dict[str, Callable[[Path], TinyCheckpoint]] = {
     **{family: torchvision(family, **preprocessing) for family, preprocessing in TORCHVISION.items()},
     **{family: own_network(family) for family in (*PYTORCHVIDEO, "uniformer_s", "uniformer_b")},
+    "ast": ast,
     "c3d": own_network("c3d", small=False),
+    "clap": clap,
     "clip": clip,
     "exported": exported("pt2"),
     "onnx": exported("onnx"),

@@ -35,7 +35,8 @@ def test_shipped_sets_are_what_their_names_say():
     assert load_templates(None) == load_templates("single") == ("a video of {}",)
     many = load_templates("actions28")
     assert len(set(many)) == 28
-    assert set(template_sets()) == {"single", "actions28"}
+    assert load_templates("sound") == ("this is a sound of {}",)
+    assert set(template_sets()) == {"single", "actions28", "sound"}
 
 
 def test_a_template_file_can_be_given(tmp_path: Path):
@@ -54,7 +55,7 @@ def test_template_files_that_are_none_are_refused(tmp_path: Path, text: str, mes
 
 
 def test_unknown_set_names_those_there_are():
-    with pytest.raises(ConfigError, match=r"'action28' is no template set \(actions28, single\)"):
+    with pytest.raises(ConfigError, match=r"'action28' is no template set \(actions28, single, sound\)"):
         load_templates("action28")
 
 

@@ -4,8 +4,8 @@ import pytest
 from tests.video.clips import audio_only
 from tests.video.odd_clips import clip
 from vidcls_batch.errors import ClipError, Status
-from vidcls_batch.types import DecodeLimits
-from vidcls_batch.video.audio import AudioClip, AudioState, decode_audio
+from vidcls_batch.types import AudioState, DecodeLimits
+from vidcls_batch.video.audio import AudioClip, decode_audio
 
 
 def sound(source: bytes, **range_s: float) -> AudioClip:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 
 from vidcls_batch.config import SamplingConfig
 from vidcls_batch.models.checkpoints import Checkpoint
-from vidcls_batch.types import Sampling
+from vidcls_batch.types import Sampling, SoundWindow
 
 if TYPE_CHECKING:
     import torch
@@ -50,7 +50,7 @@ class MemberDescription:
 
     name: str
     family: str
-    input: InputSpec
+    input: InputSpec | None  # None: it sees no frames
     labels: tuple[str, ...]  # of the head in output order; of the run for a zero-shot family
     zero_shot: bool
     prompts: tuple[str, ...]  # templates; empty for a trained head
@@ -60,6 +60,21 @@ class MemberDescription:
     licence: str | None
     preprocessing_from: str  # the file the preprocessing was read from, or "family recipe"
     context_dim: int | None = None  # numbers that new label texts need beside the embedding
+    sound: SoundWindow | None = None  # None: it hears nothing
+
+
+@dataclass(frozen=True, slots=True)
+class Sound:
+    """What N clips sound like: mono float32 [N, S] in [-1, 1]; `lengths` int64 [N] are the samples of each clip, from
+    the first on, zeros behind; 0: the clip has no sound, which is not the same as silence.
+    """
+
+    samples: "Tensor"
+    lengths: "Tensor"
+    sample_rate: int
+
+    def __len__(self) -> int:
+        return len(self.samples)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,25 +92,28 @@ class Scores:
     present: "Tensor | None" = None
 
 
-# Normalised pixels [N, T, 3, H, W] on the network's device, in its dtype -> Scores.
-Network = Callable[["Tensor"], Scores]
+# Normalised pixels [N, T, 3, H, W] on the network's device, in its dtype -> Scores. In a family whose description has a
+# `sound` it takes (pixels or None, Sound of the N clips).
+Network = Callable[..., Scores]
 
 
 class Member(Protocol):
     """A loaded model. Frames are uint8 [B, slots, H, W, 3] on the member's device, `slots` view after view
-    (`input.sampling.num_slots`), H and W as the run decoded them; V is `input.sampling.num_views`, K is `len(labels)`.
+    (`input.sampling.num_slots`), H and W as the run decoded them; V is `input.sampling.num_views`, 1 without `input`;
+    K is `len(labels)`. A member without `input` takes no frames; one with `sound` needs the clips' sound, of its rate.
     """
 
     name: str
-    input: InputSpec
+    input: InputSpec | None
+    sound: SoundWindow | None
     labels: tuple[str, ...]
     record: CheckpointRecord
 
-    def logits(self, frames: "Tensor") -> "Tensor":
-        """Logits float32 [B, V, K], never probabilities. Raises ValueError on a wrong shape or dtype."""
+    def logits(self, frames: "Tensor | None", sound: Sound | None = None) -> "Tensor":
+        """Logits float32 [B, V, K], never probabilities. Raises ValueError on a wrong shape, dtype or rate."""
         ...
 
-    def score(self, frames: "Tensor") -> Scores:
+    def score(self, frames: "Tensor | None", sound: Sound | None = None) -> Scores:
         """Logits float32 [B, V, K] and embeddings float32 [B, V, D] from one forward pass."""
         ...
 
@@ -104,7 +122,7 @@ class Member(Protocol):
 class FamilyDescription:
     """What a family reads from a checkpoint's small files."""
 
-    input: InputSpec
+    input: InputSpec | None
     preprocessing_from: str
     zero_shot: bool  # scores any label set
     num_outputs: int | None  # of a trained head; None for zero-shot, or when only the weights tell
@@ -112,6 +130,7 @@ class FamilyDescription:
     embedding_dim: int | None
     context_dim: int | None = None
     licence: str | None = None  # where the checkpoint itself says
+    sound: SoundWindow | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,6 +34,71 @@ class DualEncoder(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class TextSide:
+    """The text encoder of such a model: its class by `model_type`, how its texts were padded in training."""
+
+    model_types: tuple[str, ...]
+    model_classes: Mapping[str, str]
+    max_tokens: int
+    pad_to_max: bool
+    mask_padding: bool
+    temperature: float | None = None  # None: the model's learned scale (and bias)
+    scale: str = "logit_scale"  # the parameter that holds its logarithm
+
+    def load_model(self, checkpoint: Checkpoint) -> "nn.Module":
+        """The whole model on the CPU. Raises CheckpointError."""
+        config = read_config(checkpoint, model_types=self.model_types)
+        return load_pretrained(checkpoint, model_class=self.model_classes[str(config["model_type"])])
+
+    def embed(
+        self, module: "nn.Module", checkpoint: Checkpoint, texts: tuple[tuple[str, ...], ...], *, device: str
+    ) -> "Tensor":
+        """Unit embeddings float32 [K, D]; the texts of a label are averaged, as CLIP's authors do."""
+        import torch
+
+        model = cast(DualEncoder, module)
+
+        tokenize = open_tokenizer(checkpoint, max_length=self.max_tokens, pad_to_max=self.pad_to_max)
+
+        def embed(some: list[str]) -> "Tensor":
+            ids, mask = tokenize(some)
+            attention = mask.to(device) if self.mask_padding else None
+            features = model.get_text_features(input_ids=ids.to(device), attention_mask=attention)
+            return torch.nn.functional.normalize(features.pooler_output, dim=-1)
+
+        kind = f"dual {self.max_tokens} {self.pad_to_max} {self.mask_padding}"
+        mean = embed_labels(texts, embed=embed, checkpoint=checkpoint, kind=kind)
+        return torch.nn.functional.normalize(mean, dim=-1).to(device)
+
+    def scale_and_bias(self, module: "nn.Module") -> tuple[float, float]:
+        """What makes logits of cosines. Raises CheckpointError for a model that has no scale."""
+        if self.temperature is not None:
+            return 1 / self.temperature, 0.0
+        parameters = dict(module.named_parameters(recurse=False))
+        if self.scale not in parameters:
+            raise CheckpointError(f"{type(module).__name__} has no {self.scale}")
+        bias = parameters.get("logit_bias")
+        return float(parameters[self.scale].exp()), 0.0 if bias is None else float(bias)
+
+    def embed_label_texts(self, checkpoint: Checkpoint, *, texts: tuple[tuple[str, ...], ...]) -> "Tensor":
+        """Unit embeddings float32 [K, D], by a model loaded for it."""
+        return self.embed(self.load_model(checkpoint), checkpoint, texts, device="cpu")
+
+    def load_text_scorer(self, checkpoint: Checkpoint, *, texts: tuple[tuple[str, ...], ...]) -> TextScorer:
+        """The cosine of stored embeddings with the texts', scaled as in training."""
+        import torch
+
+        module = self.load_model(checkpoint)
+        embedded = self.embed(module, checkpoint, texts, device="cpu")
+        scale, bias = self.scale_and_bias(module)
+
+        def score(embeddings: "Tensor", context: "Tensor | None") -> "Tensor":
+            return torch.nn.functional.normalize(embeddings, dim=-1) @ embedded.T * scale + bias
+
+        return score
+
+
 # The model and pixels [N, T, 3, H, W] -> embeddings [N, D], normalised.
 Encode = Callable[["nn.Module", "Tensor"], "Tensor"]
 
@@ -78,11 +143,11 @@ class DualEncoderFamily:
         """The model without its text tower, which is used up here."""
         import torch
 
-        config = read_config(checkpoint, model_types=self.model_types)
-        module = load_pretrained(checkpoint, model_class=self.model_classes[str(config["model_type"])]).to(device)
+        side = self._text_side
+        module = side.load_model(checkpoint).to(device)
         num_parameters = sum(p.numel() for p in module.parameters())
-        embedded = self._embed_texts(module, checkpoint, texts, device=device)
-        scale, bias = self._scale_and_bias(module)
+        embedded = side.embed(module, checkpoint, texts, device=device)
+        scale, bias = side.scale_and_bias(module)
         for name in ("text_model", "text_projection"):
             if hasattr(module, name):
                 delattr(module, name)
@@ -96,23 +161,22 @@ class DualEncoderFamily:
 
     def embed_label_texts(self, checkpoint: Checkpoint, *, texts: tuple[tuple[str, ...], ...]) -> "Tensor":
         """Unit embeddings float32 [K, D]."""
-        config = read_config(checkpoint, model_types=self.model_types)
-        module = load_pretrained(checkpoint, model_class=self.model_classes[str(config["model_type"])])
-        return self._embed_texts(module, checkpoint, texts, device="cpu")
+        return self._text_side.embed_label_texts(checkpoint, texts=texts)
 
     def load_text_scorer(self, checkpoint: Checkpoint, *, texts: tuple[tuple[str, ...], ...]) -> TextScorer:
         """The cosine of stored embeddings with the texts', scaled as in training."""
-        import torch
+        return self._text_side.load_text_scorer(checkpoint, texts=texts)
 
-        config = read_config(checkpoint, model_types=self.model_types)
-        module = load_pretrained(checkpoint, model_class=self.model_classes[str(config["model_type"])])
-        embedded = self._embed_texts(module, checkpoint, texts, device="cpu")
-        scale, bias = self._scale_and_bias(module)
-
-        def score(embeddings: "Tensor", context: "Tensor | None") -> "Tensor":
-            return torch.nn.functional.normalize(embeddings, dim=-1) @ embedded.T * scale + bias
-
-        return score
+    @property
+    def _text_side(self) -> TextSide:
+        return TextSide(
+            model_types=self.model_types,
+            model_classes=self.model_classes,
+            max_tokens=self.max_tokens,
+            pad_to_max=self.pad_to_max,
+            mask_padding=self.mask_padding,
+            temperature=self.temperature,
+        )
 
     def _image_size(self, vision: Mapping[str, object]) -> int:
         if (
@@ -121,35 +185,6 @@ class DualEncoderFamily:
             side = int(read_size(vision, "num_patches", 256) ** 0.5)
             return side * read_size(vision, "patch_size", 16)
         return read_size(vision, "image_size", self.default_size)
-
-    def _embed_texts(
-        self, module: "nn.Module", checkpoint: Checkpoint, texts: tuple[tuple[str, ...], ...], *, device: str
-    ) -> "Tensor":
-        """Unit embeddings float32 [K, D]; the texts of a label are averaged, as CLIP's authors do."""
-        import torch
-
-        model = cast(DualEncoder, module)
-
-        tokenize = open_tokenizer(checkpoint, max_length=self.max_tokens, pad_to_max=self.pad_to_max)
-
-        def embed(some: list[str]) -> "Tensor":
-            ids, mask = tokenize(some)
-            attention = mask.to(device) if self.mask_padding else None
-            features = model.get_text_features(input_ids=ids.to(device), attention_mask=attention)
-            return torch.nn.functional.normalize(features.pooler_output, dim=-1)
-
-        kind = f"dual {self.max_tokens} {self.pad_to_max} {self.mask_padding}"
-        mean = embed_labels(texts, embed=embed, checkpoint=checkpoint, kind=kind)
-        return torch.nn.functional.normalize(mean, dim=-1).to(device)
-
-    def _scale_and_bias(self, module: "nn.Module") -> tuple[float, float]:
-        if self.temperature is not None:
-            return 1 / self.temperature, 0.0
-        parameters = dict(module.named_parameters(recurse=False))
-        if "logit_scale" not in parameters:
-            raise CheckpointError(f"{type(module).__name__} has no logit_scale")
-        bias = parameters.get("logit_bias")
-        return float(parameters["logit_scale"].exp()), 0.0 if bias is None else float(bias)
 
 
 def encode_frames(module: "nn.Module", pixels: "Tensor") -> "Tensor":

@@ -88,10 +88,12 @@ def export_checkpoint(
         run_labels = load_label_set(label_set).labels
     else:
         config = config.model_copy(update={"labels": label_set})
-    member = load_member(config, labels=run_labels, device="cpu", access=access)
     description = describe_member(config, labels=run_labels, access=access)
+    if description.input is None or description.sound is not None:
+        raise ConfigError(f"{source.family} hears; only what sees frames and nothing else can be exported")
+    member = load_member(config, labels=run_labels, device="cpu", access=access)
     facts = ExportedFacts(
-        input=member.input,
+        input=description.input,
         labels=member.labels,
         embedding_dim=description.embedding_dim,
         licence=member.record.licence,
@@ -195,7 +197,9 @@ _FORMATS: dict[Format, tuple[Callable[["ExportedProgram", Path, ExportedFacts], 
 def _pixels(member: LoadedMember, *, clips: int) -> "torch.Tensor":
     import torch
 
-    shape = (clips, member.input.sampling.num_frames, 3, member.input.height, member.input.width)
+    spec = member.input
+    assert spec is not None  # export_checkpoint refuses members that only listen
+    shape = (clips, spec.sampling.num_frames, 3, spec.height, spec.width)
     return torch.randn(shape, generator=torch.Generator().manual_seed(clips))
 
 

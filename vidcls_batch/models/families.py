@@ -26,6 +26,9 @@ class FamilyFacts:
     size: int | None  # side of the frames the network sees; None: its checkpoint says
     models: tuple[PublishedModel, ...]
     zero_shot: bool = False
+    sees: bool = True  # frames
+    hears: bool = False  # sound
+    prompts: str = "single"  # template set of a zero-shot family, where the config names none
     licence: str | None = None  # of the published weights, where the publisher states one
     hub_prefixes: tuple[str, ...] = ()  # hub ids that `licence` is known to hold for start like this
     extra: str | None = None  # of this package, without which the family does not run
@@ -324,6 +327,32 @@ FAMILIES: tuple[FamilyFacts, ...] = (
         sampling="16 frames, stride 1",
         size=112,
         models=(PublishedModel("C3D", 78.4, 38.5, "10x1", None, "github.com/open-mmlab/mmaction2 (UCF101 83.3)"),),
+    ),
+    FamilyFacts(
+        family="ast",
+        code="vidcls_batch.models.ast_audio:FAMILY",
+        sampling="10.24 s of sound at 16 kHz",
+        size=None,
+        sees=False,
+        hears=True,
+        licence="BSD-3-Clause",
+        hub_prefixes=("MIT/ast-",),
+        models=(
+            PublishedModel("AST-B", 86.6, None, "1x1", None, "arXiv:2104.01778 (AudioSet mAP 45.9); size counted"),
+        ),
+    ),
+    FamilyFacts(
+        family="clap",
+        code="vidcls_batch.models.clap:FAMILY",
+        sampling="10 s of sound at 48 kHz",
+        size=None,
+        zero_shot=True,
+        sees=False,
+        hears=True,
+        prompts="sound",
+        licence="Apache-2.0",
+        hub_prefixes=("laion/clap-", "laion/larger_clap"),
+        models=(PublishedModel("CLAP HTS-AT", 153.5, None, "1x1", None, "arXiv:2211.06687; size counted"),),
     ),
     FamilyFacts(
         family="exported",

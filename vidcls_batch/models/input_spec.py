@@ -74,6 +74,13 @@ def resolve_sampling(family_default: Sampling, override: SamplingConfig, *, fixe
     )
 
 
+def refuse_sampling(override: SamplingConfig) -> None:
+    """For a family that sees no frames. Raises ConfigError when the config says which frames it should see."""
+    given = sorted(override.model_dump(exclude_none=True))
+    if given:
+        raise ConfigError(f"sampling.{given[0]}: this family hears and sees no frames; leave sampling out")
+
+
 def _from_processor(tree: Mapping[str, object], recipe: InputSpec, *, source: str) -> InputSpec:
     spec = replace(
         recipe,

@@ -130,6 +130,7 @@ def load_member(
         device=device,
         dtype=dtype,
         network=loaded.network,
+        sound=description.sound,
     )
 
 
@@ -160,7 +161,7 @@ def embed_label_names(
     family = open_family(config.family)
     if not hasattr(family, "embed_label_texts"):
         raise ConfigError(f"members.{config.name}: {config.family} has no text encoder; name a zero-shot member")
-    texts = fill_prompts(names, load_templates(config.prompts, where=f"members.{config.name}"))
+    texts = fill_prompts(names, _templates(config))
     return cast(TextFamily, family).embed_label_texts(checkpoint, texts=texts)
 
 
@@ -216,14 +217,20 @@ def _describe(config: MemberConfig, checkpoint: Checkpoint, *, run_labels: tuple
         input=facts.input,
         labels=(*run_labels, *config.negative_prompts) if zero_shot else _head_labels(config, facts, where=where),
         zero_shot=zero_shot,
-        prompts=load_templates(config.prompts, where=where) if zero_shot else (),
+        prompts=_templates(config) if zero_shot else (),
         embedding_dim=facts.embedding_dim,
         checkpoint=config.checkpoint,
         revision=checkpoint.revision,
         licence=checkpoint.card_licence() or facts.licence or _hub_licence(config.family, config.checkpoint),
         preprocessing_from=facts.preprocessing_from,
         context_dim=facts.context_dim,
+        sound=facts.sound,
     )
+
+
+def _templates(config: MemberConfig) -> tuple[str, ...]:
+    prompts = config.prompts if config.prompts is not None else family_facts(config.family).prompts
+    return load_templates(prompts, where=f"members.{config.name}")
 
 
 def _head_labels(config: MemberConfig, facts: FamilyDescription, *, where: str) -> tuple[str, ...]:

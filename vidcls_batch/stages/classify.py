@@ -178,6 +178,7 @@ class BlockClassifier:
         return _Scored(indices, found, _per_clip_ms(started, len(indices)))
 
     def _score_member(self, member: LoadedMember, frames: torch.Tensor) -> MemberEvidence:
+        assert member.input is not None  # run_spec refuses members that only listen
         slots = self._settings.request.slots_of(member.input.sampling)
         evidence = evidence_of(member.score(frames[:, slots]))
         here = evidence.present

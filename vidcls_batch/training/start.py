@@ -100,4 +100,7 @@ def _from_checkpoint(config: ModelConfig, checkpoint: Checkpoint, *, labels: Seq
 
 
 def _input_spec(config: ModelConfig, checkpoint: Checkpoint) -> InputSpec:
-    return open_family(config.family).describe(checkpoint, config.sampling).input
+    spec = open_family(config.family).describe(checkpoint, config.sampling).input
+    if spec is None:
+        raise CheckpointError(f"{config.family} sees no frames; training here is on frames")
+    return spec

@@ -2,13 +2,12 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from enum import StrEnum
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vidcls_batch.types import DecodeLimits
+from vidcls_batch.types import AudioState, DecodeLimits
 from vidcls_batch.video.probe import av_failures_become_clip_errors, open_container
 
 if TYPE_CHECKING:
@@ -18,14 +17,6 @@ if TYPE_CHECKING:
 
 # 2^-15: below one step of 16-bit sound.
 _SILENCE = 1 / 32768
-
-
-class AudioState(StrEnum):
-    """Whether a clip has sound; a member must not mistake a missing track for silence."""
-
-    PRESENT = "present"
-    SILENT = "silent"  # there is a track, and nothing to hear on it within the range
-    MISSING = "missing"  # no audio stream, or none that reaches into the range
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,112 @@
+"""Waveforms to log-mel pictures, batched, on the waveforms' own device."""
+
+import warnings
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, cast
+
+from vidcls_batch.models.base import Sound
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+MelScale = Literal["kaldi", "htk", "slaney"]
+
+
+@dataclass(frozen=True, slots=True)
+class MelSpec:
+    """How a network's authors made pictures of sound: frames of `frame_samples` every `hop_samples`, a Hann window, the
+    power in `num_mels` triangular bands from `low_hz` to `high_hz`, its logarithm.
+
+    `kaldi` bands are triangles on the mel axis, the others on the axis of frequency; `slaney` bands have equal areas.
+    """
+
+    sample_rate: int
+    num_mels: int
+    frame_samples: int
+    hop_samples: int
+    fft_samples: int
+    low_hz: float
+    high_hz: float
+    scale: MelScale
+    periodic_window: bool
+    centered: bool  # frames are centred on their time: the ends are mirrored
+    floor: float
+    decibels: bool  # else the natural logarithm
+    preemphasis: float = 0.0
+    remove_offset: bool = False  # of each frame
+
+    def num_frames(self, lengths: "Tensor") -> "Tensor":
+        """How many frames so many samples make, int64."""
+        padded = lengths + 2 * (self.frame_samples // 2) if self.centered else lengths
+        frames = (padded - self.frame_samples).div(self.hop_samples, rounding_mode="floor") + 1
+        return frames.clamp_min(0).where(lengths > 0, 0)
+
+
+def log_mel(samples: "Tensor", spec: MelSpec) -> "Tensor":
+    """Samples float32 [N, S] to float32 [N, frames, mels].
+
+    Computed in float64: in float32 what a loud tone's transform is rounded by is louder than a quiet band.
+    """
+    import torch
+
+    waves = samples.double()
+    if spec.centered:
+        edge = spec.frame_samples // 2
+        waves = torch.nn.functional.pad(waves.unsqueeze(1), (edge, edge), mode="reflect").squeeze(1)
+    frames = waves.unfold(1, spec.frame_samples, spec.hop_samples)
+    if spec.remove_offset:
+        frames = frames - frames.mean(dim=-1, keepdim=True)
+    if spec.preemphasis:
+        before = torch.cat([frames[..., :1], frames[..., :-1]], dim=-1)
+        frames = frames - spec.preemphasis * before
+    window = torch.hann_window(
+        spec.frame_samples, periodic=spec.periodic_window, dtype=torch.float64, device=samples.device
+    )
+    power = torch.fft.rfft(frames * window, n=spec.fft_samples).abs().square()
+    bands = (power @ mel_bands(spec).to(samples.device)).clamp_min(spec.floor)
+    return cast("Tensor", (10 * bands.log10() if spec.decibels else bands.log()).float())
+
+
+def mel_bands(spec: MelSpec) -> "Tensor":
+    """Weight of each frequency in each band, float64 [fft_samples // 2 + 1, num_mels]."""
+    import torch
+    from transformers.audio_utils import mel_filter_bank
+
+    with warnings.catch_warnings():
+        # AST's lowest bands are narrower than its transform's steps: some are empty, as published.
+        warnings.filterwarnings("ignore", message="At least one mel filter has all zero values")
+        bands = mel_filter_bank(
+            num_frequency_bins=spec.fft_samples // 2 + 1,
+            num_mel_filters=spec.num_mels,
+            min_frequency=spec.low_hz,
+            max_frequency=spec.high_hz,
+            sampling_rate=spec.sample_rate,
+            norm="slaney" if spec.scale == "slaney" else None,
+            mel_scale=spec.scale,
+            triangularize_in_mel_space=spec.scale == "kaldi",
+        )
+    return torch.from_numpy(bands).double()
+
+
+def padded_log_mel(sound: Sound, spec: MelSpec, *, num_frames: int) -> "Tensor":
+    """`log_mel` float32 [N, num_frames, mels]; 0 behind a clip's own frames, all 0 for a clip too short for one."""
+    import torch
+
+    samples = sound.samples
+    if samples.shape[1] < spec.frame_samples:
+        samples = torch.nn.functional.pad(samples, (0, spec.frame_samples - samples.shape[1]))
+    mel = log_mel(samples, spec)[:, :num_frames]
+    own = torch.arange(mel.shape[1], device=mel.device) < spec.num_frames(sound.lengths).unsqueeze(1)
+    mel = mel.where(own.unsqueeze(2), 0)
+    return torch.nn.functional.pad(mel, (0, 0, 0, num_frames - mel.shape[1]))
+
+
+def repeated(sound: Sound, *, num_samples: int, whole: bool) -> "Tensor":
+    """Each clip's sound over and over to float32 [N, num_samples]; `whole`: whole times only, then zeros."""
+    import torch
+
+    length = sound.lengths.clamp(1, num_samples).unsqueeze(1)
+    position = torch.arange(num_samples, device=sound.samples.device).unsqueeze(0)
+    filled = num_samples // length * length if whole else torch.full_like(length, num_samples)
+    samples = sound.samples.gather(1, (position % length).expand(len(sound), -1))
+    return samples.where((position < filled) & (sound.lengths.unsqueeze(1) > 0), 0)
