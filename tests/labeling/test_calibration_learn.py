@@ -163,3 +163,19 @@ def test_weights_per_label_learned_from_labeled_clips_beat_any_weight_per_member
     assert hears[: K // 2].mean() > 2 * looks[: K // 2].mean()
     assert looks[K // 2 :].mean() > 2 * hears[K // 2 :].mean()
     assert after.accuracy > max(by_member) + 0.1
+
+
+@pytest.mark.parametrize("few_shot", [False, True])
+def test_labels_drawn_at_random_are_held_out_at_chance(few_shot):
+    """Nothing of a clip's own label reaches its held-out score; what was learned says that it knows nothing."""
+    known = members_of(7, clips=480, strengths=(3.0, 3.0))
+    drawn = replace(known, truth=np.random.default_rng(8).integers(0, K, 480))
+    place = stratified_folds(drawn.truth, folds=5)
+    methods = [TEMPERATURE, FEW_SHOT["cache"] if few_shot else TEMPERATURE, TEMPERATURE]
+    scores, here = held_out(drawn, place, names=["a", "b"], settings=settings_of(2, "stacking"), methods=methods)[
+        ENSEMBLE
+    ]
+    found = quality(scores, drawn.truth[here])
+    assert found.accuracy < 2.2 / K
+    assert found.ece < 0.08
+    assert found.nll == pytest.approx(np.log(K), abs=0.15)
