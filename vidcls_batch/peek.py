@@ -51,7 +51,12 @@ class Peek:
             f"agreement {row['agreement']:.2f}",
             f"  top        {_scores(row['topk_labels'], row['topk_scores'])}",
         ]
+        if row["audio"] is not None:
+            lines.insert(3, f"  sound      {row['audio']}")
         for name in self.members:
+            if row[f"{name}_label"] is None:
+                lines.append(f"  {name:<10} no score")
+                continue
             lines.append(f"  {name:<10} {_scores(row[f'{name}_topk_labels'], row[f'{name}_topk_scores'])}")
         lines.append(f"  decode {row['decode_ms']:.0f} ms, inference {row['infer_ms']:.0f} ms")
         if self.sheet is not None:

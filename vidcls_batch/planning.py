@@ -8,6 +8,7 @@ from vidcls_batch.dataset.plan import Plan, load_plan, make_plan
 from vidcls_batch.progress import RunProgress
 from vidcls_batch.run_spec import RunSpec, resolve_run
 from vidcls_batch.storage import Store, open_store
+from vidcls_batch.types import SoundWindow
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,19 +21,25 @@ class PlanSummary:
     pending_units: int
     members: tuple[str, ...]
     frames_shape: tuple[int, ...]  # of one clip: slots, height, width, RGB
-    frame_bytes: int
+    sounds: tuple[SoundWindow, ...]
+    frame_bytes: int  # of one clip, its sound with it
     columns: tuple[str, ...]
     notes: tuple[str, ...]
 
     def __str__(self) -> str:
         slots, height, width, _ = self.frames_shape
+        picture = f"{slots} frames of {width}x{height}{self._sound}"
         lines = [
             f"{self.num_clips:,} clips in {self.num_units:,} units ({self.pending_units:,} to do) in {self.run_uri}",
             f"  members   {', '.join(self.members)}",
-            f"  decode    {slots} frames of {width}x{height} for each clip, {self.frame_bytes / 1e6:.1f} MB",
+            f"  decode    {picture} for each clip, {self.frame_bytes / 1e6:.1f} MB",
             f"  columns   {', '.join(self.columns)}",
         ]
         return "\n".join([*lines, *(f"  note      {n}" for n in self.notes)])
+
+    @property
+    def _sound(self) -> str:
+        return "".join(f" and {w.seconds:.1f} s of sound at {w.sample_rate:,} Hz" for w in self.sounds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +61,7 @@ class PlannedRun:
             pending_units=len(self.pending),
             members=tuple(m.name for m in self.spec.members),
             frames_shape=self.spec.request.frames_shape,
+            sounds=self.spec.request.sounds,
             frame_bytes=self.spec.frame_bytes,
             columns=tuple(self.spec.schema(self.plan.extra_schema).names),
             notes=(*self.spec.licence_notes(), *self.spec.labeling.coverage.lines()),

@@ -24,9 +24,10 @@ from vidcls_batch.stages.classify import ClassifySettings
 from vidcls_batch.stages.decode import DecodeSettings
 from vidcls_batch.stages.fetch import FetchSettings
 from vidcls_batch.storage import StorageOptions, storage_options
-from vidcls_batch.types import FrameRequest
+from vidcls_batch.types import FrameRequest, Sampling
 from vidcls_batch.video.decoders.base import decoder_provenance
 
+LISTENING_SIDE = 112  # of the one frame a run decodes whose members see none
 LIBRARIES = ("av", "numpy", "pyarrow", "ray", "torch", "transformers")
 
 
@@ -44,9 +45,8 @@ class RunSpec:
 
     @property
     def frame_bytes(self) -> int:
-        """Bytes of one clip's frames on their way from decoding to the classifier."""
-        slots, height, width, channels = self.request.frames_shape
-        return slots * height * width * channels
+        """Bytes of one clip's frames and sound on their way from decoding to the classifier."""
+        return self.request.clip_bytes
 
     @property
     def reserved_columns(self) -> frozenset[str]:
@@ -127,6 +127,7 @@ class RunSpec:
                 "shape": list(self.request.frames_shape),
                 "samplings": [asdict(s) for s in self.request.samplings],
             },
+            "sounds": [asdict(w) for w in self.request.sounds],
             "label_texts": self.text_digests(),
             "labeling_files": dict(self.labeling.facts),
             "members": [self._member_provenance(m) for m in self.members],
@@ -186,12 +187,13 @@ def resolve_run(config: Config) -> RunSpec:
 
 def _frame_request(config: Config, members: tuple[MemberDescription, ...]) -> FrameRequest:
     inputs = [m.input for m in members if m.input is not None]
-    if listening := [m.name for m in members if m.sound is not None]:
-        raise ConfigError(f"members.{listening[0]} hears; a run hands frames to its members and no sound")
-    # Members that want the same frames share them: one decode, one copy through the object store.
-    samplings = tuple(dict.fromkeys(spec.sampling for spec in inputs))
-    side = config.decode.short_side or max(spec.short_side for spec in inputs)
-    return FrameRequest(samplings=samplings, height=side, width=side)
+    # Members that want the same frames or sound share them: one decode, one copy through the object store.
+    # A run that only listens still sees a frame of each clip: for the decode quality columns, and so that a file
+    # without pictures is `no_video` in every run.
+    samplings = tuple(dict.fromkeys(spec.sampling for spec in inputs)) or (Sampling(num_frames=1),)
+    side = config.decode.short_side or max((spec.short_side for spec in inputs), default=LISTENING_SIDE)
+    sounds = tuple(dict.fromkeys(m.sound for m in members if m.sound is not None))
+    return FrameRequest(samplings=samplings, height=side, width=side, sounds=sounds)
 
 
 def _columns(config: Config, member: MemberDescription) -> MemberColumns:

@@ -43,6 +43,7 @@ QUALITY = pa.schema(
         pa.field("frame_pts_s", pa.list_(pa.float64())),
         pa.field("dark_ratio", pa.float32()),
         pa.field("frozen_ratio", pa.float32()),
+        pa.field("audio", pa.string()),  # types.AudioState; null where no member hears
         pa.field("decoder", pa.string()),
     ]
 )

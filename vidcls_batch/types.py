@@ -73,15 +73,34 @@ class AudioState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class FrameRequest:
-    """What one decode of a clip delivers, the same for each clip of a run: all members' frames at one size.
+    """What one decode of a clip delivers, the same for each clip of a run: all members' frames at one size, and sound.
 
     Frames are scaled so that the image covers `height` x `width` (shorter side fits, aspect ratio kept, antialiased),
     then cropped. Slots are the samplings' frames one after another, view after view, crop after crop within a view.
+    Sound windows are filled one after another; without any, sound is not decoded.
     """
 
     samplings: tuple[Sampling, ...]
     height: int
     width: int
+    sounds: tuple[SoundWindow, ...] = ()
+
+    @property
+    def num_samples(self) -> int:
+        """Sound samples in all windows together."""
+        return sum(w.num_samples for w in self.sounds)
+
+    @property
+    def clip_bytes(self) -> int:
+        """Bytes of one clip's frames (uint8) and sound (float32)."""
+        slots, height, width, channels = self.frames_shape
+        return slots * height * width * channels + 4 * self.num_samples
+
+    def samples_of(self, window: SoundWindow) -> slice:
+        """Where the sound of `window` lies among a clip's samples. Raises ValueError when it was not asked for."""
+        at = self.sounds.index(window)
+        start = sum(w.num_samples for w in self.sounds[:at])
+        return slice(start, start + window.num_samples)
 
     @property
     def num_slots(self) -> int:
@@ -148,14 +167,18 @@ class DecodeReport:
     quality: DecodeQuality
     decoder: str  # the backend that made the frames, with its version: `pyav-18.1.0`
     decode_ms: float
+    audio: AudioState | None = None  # None: no sound was asked for
+    sound_lengths: tuple[int, ...] = ()  # samples of each window from its first on; 0: no sound
 
 
+Samples = NDArray[np.float32]
 Frames = NDArray[np.uint8]
 
 
 @dataclass(frozen=True, slots=True)
 class DecodedClip:
-    """Frames uint8 [slots, height, width, 3] and their report."""
+    """Frames uint8 [slots, height, width, 3], sound float32 [samples of all windows], and their report."""
 
     frames: Frames = field(repr=False)
     report: DecodeReport
+    samples: Samples = field(repr=False)

@@ -10,13 +10,13 @@ from vidcls_batch.label_sets import plain_label_set
 from vidcls_batch.labeling.cascade import Cascade
 from vidcls_batch.labeling.labeler import LabelingSettings
 from vidcls_batch.labeling.mapping import map_labels
-from vidcls_batch.models.base import Scores
+from vidcls_batch.models.base import Scores, Sound
 from vidcls_batch.schema import DECODED, ROUTE, MemberColumns, result_schema
 from vidcls_batch.stages import classify
 from vidcls_batch.stages.classify import BlockClassifier, ClassifySettings, DeviceLostError
-from vidcls_batch.stages.decode import FRAMES
+from vidcls_batch.stages.decode import FRAMES, with_sound
 from vidcls_batch.storage import StorageOptions
-from vidcls_batch.types import FrameRequest, Sampling
+from vidcls_batch.types import FrameRequest, Sampling, SoundWindow
 
 SAMPLING = Sampling(num_frames=2)
 REQUEST = FrameRequest(samplings=(SAMPLING,), height=4, width=4)
@@ -30,13 +30,14 @@ class BrightnessMember:
 
     labels = ("bright", "dark", "grey")  # another order than the run's
     input = SimpleNamespace(sampling=SAMPLING)
+    sound = None
     name = "m"
 
     def __init__(self, failure: str = "") -> None:
         self.failure = failure
         self.batches: list[int] = []
 
-    def score(self, frames: torch.Tensor) -> Scores:
+    def score(self, frames: torch.Tensor, sound: Sound | None = None) -> Scores:
         self.batches.append(len(frames))
         level = frames.float().mean(dim=(1, 2, 3, 4))
         bad = (level - BAD).abs() < 0.5
@@ -232,3 +233,80 @@ def test_a_cascade_asks_the_second_member_about_unsure_clips_only(pair):
     assert [r["n_logits"] is not None for r in rows] == unsure
     asked, spared = (max(r["infer_ms"] for r in rows if (r["cascade"] == route)) for route in ("all", "first"))
     assert asked > spared
+
+
+OTHER, HEARD = SoundWindow(8, 5), SoundWindow(4, 3)
+WITH_SOUND = FrameRequest(samplings=(SAMPLING,), height=4, width=4, sounds=(OTHER, HEARD))
+
+
+class LoudnessMember:
+    """Scores a clip by how loud it is within HEARD; sees nothing, has no score of a clip without sound."""
+
+    labels = ("bright", "dark", "grey")
+    input = None
+    sound = HEARD
+    name = "m"
+
+    def score(self, frames: None, sound: Sound) -> Scores:
+        assert frames is None
+        assert (sound.samples.shape[1], sound.sample_rate) == (3, 4)
+        loudness = sound.samples.mean(dim=1)
+        logits = torch.stack([loudness / 64, 2 - loudness / 64, 3 - (loudness - 128).abs() / 32], dim=1)
+        if (loudness == BAD).any():
+            raise RuntimeError("not that loud")
+        return Scores(logits=logits[:, None], present=(sound.lengths > 0)[:, None])
+
+
+def sounding(levels: list[int], loudness: list[int | None]) -> pa.Table:
+    """Clips of these grey levels that sound so loud; None: without sound."""
+    samples = np.full((len(levels), WITH_SOUND.num_samples), -1.0, np.float32)
+    lengths = np.full((len(levels), 2), 2, np.int32)
+    for row, length, loud in zip(samples, lengths, loudness, strict=True):
+        row[WITH_SOUND.samples_of(HEARD)] = loud or 0
+        length[1] = 0 if loud is None else 3
+    return with_sound(block(levels), samples, lengths)
+
+
+@pytest.fixture
+def eye_and_ear(monkeypatch):
+    def make(**changes: object) -> BlockClassifier:
+        members = [BrightnessMember(), LoudnessMember()]
+        monkeypatch.setattr(classify, "load_member", lambda *_, **__: members.pop(0))
+        labeling = LabelingSettings(labels=LABELS, maps=(HEAD, HEAD), weights=(1.0, 1.0), top_k=2)
+        columns = (MemberColumns("m", num_logits=3, embedding_dim=2), MemberColumns("n", num_logits=3))
+        names = (SimpleNamespace(name="m"), SimpleNamespace(name="n"))
+        return BlockClassifier(
+            settings(members=names, columns=columns, labeling=labeling, request=WITH_SOUND, **changes)
+        )
+
+    return make
+
+
+def test_a_member_that_hears_scores_each_clip_by_its_own_sound(eye_and_ear):
+    rows = eye_and_ear()(sounding([250, 0, 128, 0], [0, 250, None, 128])).to_pylist()
+    assert [r["status"] for r in rows] == ["ok"] * 4
+    assert [r["m_label"] for r in rows] == ["bright", "dark", "grey", "dark"]
+    assert [r["n_label"] for r in rows] == ["dark", "bright", None, "grey"]
+    assert rows[2]["label"] == "grey"
+
+
+def test_a_clip_whose_sound_fails_a_member_is_found_among_the_others(eye_and_ear):
+    rows = eye_and_ear()(sounding([250, 0, 128, 0], [0, BAD, 128, 250])).to_pylist()
+    assert [r["status"] for r in rows] == ["ok", "model_error", "ok", "ok"]
+    assert [r["n_label"] for r in rows] == ["dark", None, "grey", "bright"]
+
+
+def test_a_cascade_hands_on_the_sound_of_the_clips_it_asks_about(eye_and_ear):
+    score = eye_and_ear(cascade=Cascade(first=(0,), margin=0.5, audit_share=0.0))
+    rows = score(sounding([250, 0, 100, 100], [0, 0, 250, None])).to_pylist()
+    assert [r["cascade"] for r in rows] == ["first", "first", "all", "all"]
+    assert [r["n_label"] for r in rows] == [None, None, "bright", None]
+    assert rows[3]["label"] == rows[3]["m_label"]
+
+
+def test_a_cascade_whose_first_member_hears_asks_the_others_about_clips_without_sound(eye_and_ear):
+    score = eye_and_ear(cascade=Cascade(first=(1,), margin=0.5, audit_share=0.0))
+    rows = score(sounding([250, 250], [0, None])).to_pylist()
+    assert [r["cascade"] for r in rows] == ["first", "all"]
+    assert [r["m_label"] for r in rows] == [None, "bright"]
+    assert [r["label"] for r in rows] == ["dark", "bright"]

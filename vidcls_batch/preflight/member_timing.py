@@ -15,7 +15,7 @@ from vidcls_batch.preflight.memory import resident_bytes
 from vidcls_batch.run_spec import RunSpec
 from vidcls_batch.schema import DECODED, ROUTE
 from vidcls_batch.stages.classify import BlockClassifier, ClassifySettings
-from vidcls_batch.stages.decode import FRAMES
+from vidcls_batch.stages.decode import FRAMES, with_sound
 
 # On a CPU a clip costs the same in a small batch; on a GPU only a full one shows what the device can do.
 CPU_BATCH = 4
@@ -117,4 +117,9 @@ def _black_clips(size: int, spec: RunSpec) -> pa.Table:
     rows = [{"unit": 0, "clip_id": f"black-{i}", "status": Status.OK.value, "attempts": 1} for i in range(size)]
     table = pa.Table.from_pylist(rows, schema=pa.schema([*ROUTE, *DECODED]))
     frames = np.zeros((size, *spec.request.frames_shape), np.uint8)
-    return table.append_column(FRAMES, pa.FixedShapeTensorArray.from_numpy_ndarray(frames))
+    block = table.append_column(FRAMES, pa.FixedShapeTensorArray.from_numpy_ndarray(frames))
+    sounds = spec.request.sounds
+    if not sounds:
+        return block
+    lengths = np.tile(np.array([w.num_samples for w in sounds], np.int32), (size, 1))
+    return with_sound(block, np.zeros((size, spec.request.num_samples), np.float32), lengths)

@@ -4,8 +4,8 @@ import math
 import time
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -17,13 +17,13 @@ from vidcls_batch.config import MemberConfig
 from vidcls_batch.errors import Stage, Status, VidclsError
 from vidcls_batch.labeling.cascade import Cascade, score_in_steps
 from vidcls_batch.labeling.labeler import LabelingSettings, MemberEvidence, label_clips
-from vidcls_batch.models.base import Scores, combine_views
+from vidcls_batch.models.base import Scores, Sound, combine_views
 from vidcls_batch.models.member import LoadedMember
 from vidcls_batch.models.registry import checkpoint_access, load_member
 from vidcls_batch.schema import DECODED, ROUTE, MemberColumns, result_schema
-from vidcls_batch.stages.decode import FRAMES
+from vidcls_batch.stages.decode import FRAMES, SOUND, SOUND_LENGTHS
 from vidcls_batch.storage import StorageOptions
-from vidcls_batch.types import FrameRequest, Frames
+from vidcls_batch.types import FrameRequest, Frames, Samples, SoundWindow
 
 
 class DeviceLostError(VidclsError):
@@ -58,15 +58,57 @@ class _Scored:
 
 @dataclass(frozen=True, slots=True)
 class _Clips:
-    """Frames [B, ...] and the clips' ids."""
+    """Frames [B, ...], the clips' ids and, where a member hears, their sound."""
 
     frames: Frames
     ids: NDArray[np.object_]
+    samples: Samples | None = None  # [B, samples of all windows]
+    lengths: NDArray[np.int32] | None = None  # [B, windows]
 
     def part(self, indices: NDArray[np.int64]) -> "_Clips":
         if len(indices) == len(self.frames):
             return self
-        return _Clips(self.frames[indices], self.ids[indices])
+        return _Clips(
+            self.frames[indices],
+            self.ids[indices],
+            None if self.samples is None else self.samples[indices],
+            None if self.lengths is None else self.lengths[indices],
+        )
+
+    def to_device(self, device: str) -> "_OnDevice":
+        return _OnDevice(
+            _to_device(self.frames, device),
+            None if self.samples is None else _to_device(self.samples, device),
+            None if self.lengths is None else _to_device(self.lengths, device),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _OnDevice:
+    """Frames and sound of the clips that are scored together."""
+
+    frames: torch.Tensor
+    samples: torch.Tensor | None
+    lengths: torch.Tensor | None
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+    def part(self, asked: NDArray[np.int64]) -> "_OnDevice":
+        if len(asked) == len(self):
+            return self
+        chosen = torch.from_numpy(asked).to(self.frames.device)
+        return _OnDevice(
+            self.frames[chosen],
+            None if self.samples is None else self.samples[chosen],
+            None if self.lengths is None else self.lengths[chosen],
+        )
+
+    def sound(self, window: SoundWindow, *, request: FrameRequest) -> Sound:
+        assert self.samples is not None  # a request with sounds makes blocks with sound
+        assert self.lengths is not None
+        lengths = self.lengths[:, request.sounds.index(window)].long()
+        return Sound(self.samples[:, request.samples_of(window)], lengths, window.sample_rate)
 
 
 class BlockClassifier:
@@ -87,8 +129,12 @@ class BlockClassifier:
         self._largest_batch: int | None = None  # learnt from an out-of-memory error
 
     def __call__(self, block: pa.Table) -> pa.Table:
-        """Rows of ROUTE, DECODED and `frames` to rows of `result_schema`, in the same order. Raises DeviceLostError."""
+        """Rows of ROUTE, DECODED, `frames` and, where a member hears, sound to rows of `result_schema`, in the same
+        order. Raises DeviceLostError.
+        """
         clips = _Clips(frames_of(block), np.array(block["clip_id"].to_pylist(), object))
+        if self._settings.request.sounds:
+            clips = replace(clips, samples=tensor_of(block, SOUND), lengths=tensor_of(block, SOUND_LENGTHS))
         to_score = np.flatnonzero(pc.equal(block["status"], Status.OK.value).to_numpy())
         scored, errors = self._score_isolating(clips, to_score) if len(to_score) else ([], {})
         labeled, unlabeled = self._label(scored, num_rows=len(block))
@@ -146,14 +192,12 @@ class BlockClassifier:
         return left + right, left_errors | right_errors
 
     def _score(self, clips: _Clips, indices: NDArray[np.int64]) -> _Scored:
-        on_device = _to_device(clips.frames, self._settings.device)
+        on_device = clips.to_device(self._settings.device)
         cascade = self._settings.cascade
         if cascade is not None:
 
             def score(index: int, asked: NDArray[np.int64]) -> MemberEvidence:
-                every = len(asked) == len(on_device)
-                frames = on_device if every else on_device[torch.from_numpy(asked).to(on_device.device)]
-                return self._score_member(self._members[index], frames)
+                return self._score_member(self._members[index], on_device.part(asked))
 
             steps = score_in_steps(
                 score, cascade=cascade, clip_ids=clips.ids.tolist(), settings=self._settings.labeling
@@ -166,7 +210,7 @@ class BlockClassifier:
     def _score_tolerant(self, clips: _Clips, indices: NDArray[np.int64]) -> _Scored:
         """Like `_score` without a cascade; a member that raises on these clips is missing there."""
         started = time.perf_counter()
-        on_device = _to_device(clips.frames, self._settings.device)
+        on_device = clips.to_device(self._settings.device)
         found = []
         for member, label_map in zip(self._members, self._settings.labeling.maps, strict=True):
             try:
@@ -177,10 +221,11 @@ class BlockClassifier:
                 found.append(MemberEvidence(np.zeros((len(indices), label_map.num_outputs)), present=absent))
         return _Scored(indices, found, _per_clip_ms(started, len(indices)))
 
-    def _score_member(self, member: LoadedMember, frames: torch.Tensor) -> MemberEvidence:
-        assert member.input is not None  # run_spec refuses members that only listen
-        slots = self._settings.request.slots_of(member.input.sampling)
-        evidence = evidence_of(member.score(frames[:, slots]))
+    def _score_member(self, member: LoadedMember, clips: _OnDevice) -> MemberEvidence:
+        request = self._settings.request
+        frames = None if member.input is None else clips.frames[:, request.slots_of(member.input.sampling)]
+        sound = None if member.sound is None else clips.sound(member.sound, request=request)
+        evidence = evidence_of(member.score(frames, sound))
         here = evidence.present
         if not np.isfinite(evidence.logits if here is None else evidence.logits[here]).all():
             raise ValueError(f"member {member.name} gave logits that are not finite numbers")
@@ -229,17 +274,22 @@ def with_failures(rows: pa.Table, failures: Mapping[int, tuple[str, str]]) -> pa
 
 def frames_of(block: pa.Table) -> Frames:
     """The block's frames uint8 [B, slots, H, W, 3], without a copy where the block is one chunk."""
-    column = block[FRAMES].combine_chunks()
+    return tensor_of(block, FRAMES)
+
+
+def tensor_of(block: pa.Table, name: str) -> NDArray[Any]:
+    """A tensor column as one array [B, ...], without a copy where the block is one chunk."""
+    column = block[name].combine_chunks()
     array = column.chunk(0) if isinstance(column, pa.ChunkedArray) else column
-    frames: Frames = array.to_numpy_ndarray()
-    return frames
+    values: NDArray[Any] = array.to_numpy_ndarray()
+    return values
 
 
-def _to_device(frames: Frames, device: str) -> torch.Tensor:
+def _to_device(values: NDArray[Any], device: str) -> torch.Tensor:
     with warnings.catch_warnings():
         # The block lies read-only in shared memory; the models never write to their input.
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
-        return torch.from_numpy(frames).to(device, non_blocking=True)
+        return torch.from_numpy(values).to(device, non_blocking=True)
 
 
 def _require_usable_device(device: str, error: Exception) -> None:

@@ -5,13 +5,14 @@ from typing import Self
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from vidcls_batch.errors import ClipError, Status
 from vidcls_batch.schema import DECODED, ROUTE
 from vidcls_batch.stages.fetch import FetchedClip, FetchSettings, fetch_ahead
 from vidcls_batch.stages.ranges import ObjectReader
 from vidcls_batch.storage import StorageOptions
-from vidcls_batch.types import Clip, DecodeLimits, DecodeReport, FrameRequest, Frames
+from vidcls_batch.types import Clip, DecodeLimits, DecodeReport, FrameRequest, Frames, Samples
 from vidcls_batch.video.decoders.base import backend_of
 from vidcls_batch.video.sandbox import SandboxedDecoder
 from vidcls_batch.video.source import BlockCache, Traffic
@@ -26,6 +27,8 @@ CLIPS = pa.schema(
     ]
 )
 FRAMES = "frames"
+SOUND = "sound"
+SOUND_LENGTHS = "sound_lengths"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,22 +57,27 @@ class BlockDecoder:
         self._read = ObjectReader(storage=settings.storage, fetch=fetch, max_bytes=settings.limits.max_bytes)
 
     def __call__(self, clips: pa.Table) -> pa.Table:
-        """Rows of CLIPS to rows of ROUTE, DECODED and `frames` (uint8 tensor [slots, H, W, 3]), in the same order.
+        """Rows of CLIPS to rows of ROUTE, DECODED, `frames` (uint8 tensor [slots, H, W, 3]) and, where a member hears,
+        `sound` (float32 tensor) and `sound_lengths`, in the same order.
 
-        A clip that fails carries black frames and its status.
+        A clip that fails carries black frames, no sound and its status.
         """
         request = self._settings.request
         # One contiguous array per block crosses the object store without a copy; lists of arrays do not.
         frames: Frames = np.zeros((len(clips), *request.frames_shape), np.uint8)
+        sound: Samples = np.zeros((len(clips), request.num_samples), np.float32)
+        lengths = np.zeros((len(clips), len(request.sounds)), np.int32)
         rows = []
         fetched = fetch_ahead(_clips_of(clips), settings=self._settings.fetch, read=self._read)
         for index, source in enumerate(fetched):
             attempts = clips["attempts"][index].as_py()
-            rows.append({"attempts": attempts, **self._decode(source, out=frames[index])})
+            place = _Place(frames[index], sound[index], lengths[index])
+            rows.append({"attempts": attempts, **self._decode(source, out=place)})
         decoded = pa.Table.from_pylist(rows, schema=DECODED)
         columns = [clips[name] for name in ROUTE.names] + decoded.columns
         tensor = pa.FixedShapeTensorArray.from_numpy_ndarray(frames)
-        return pa.table([*columns, tensor], names=[*ROUTE.names, *DECODED.names, FRAMES])
+        block = pa.table([*columns, tensor], names=[*ROUTE.names, *DECODED.names, FRAMES])
+        return with_sound(block, sound, lengths) if request.sounds else block
 
     def close(self) -> None:
         """End the decoder child."""
@@ -81,7 +89,7 @@ class BlockDecoder:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _decode(self, source: FetchedClip, *, out: Frames) -> dict[str, object]:
+    def _decode(self, source: FetchedClip, *, out: "_Place") -> dict[str, object]:
         row: dict[str, object] = {
             "num_bytes": source.num_bytes,
             "content_hash": source.content_hash,
@@ -93,15 +101,35 @@ class BlockDecoder:
                 raise source.error
             assert source.data is not None  # FetchedClip holds data or an error
             clip = source.clip
-            report = self._decoder.decode(source.data, start_s=clip.start_s, end_s=clip.end_s, out=out)
+            report = self._decoder.decode(
+                source.data, start_s=clip.start_s, end_s=clip.end_s, out=out.frames, samples=out.sound
+            )
+            out.lengths[...] = report.sound_lengths
             row |= {"status": Status.OK.value} | _report_columns(report)
         except ClipError as error:
-            out[...] = 0
+            out.frames[...] = 0
+            out.sound[...] = 0
             row |= _failure(error)
         after = _traffic_of(source)  # what the decoder asked for on its way
         row["fetch_requests"] = source.requests + after.requests - before.requests
         row["fetched_bytes"] = source.fetched_bytes + after.num_bytes - before.num_bytes
         return row
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where one clip goes in its block's arrays."""
+
+    frames: Frames
+    sound: Samples
+    lengths: NDArray[np.int32]
+
+
+def with_sound(block: pa.Table, sound: Samples, lengths: NDArray[np.int32]) -> pa.Table:
+    """The block with each clip's sound, float32 [clips, samples of all windows], and its lengths [clips, windows]."""
+    tensor = pa.FixedShapeTensorArray.from_numpy_ndarray(sound)
+    block = block.append_column(SOUND, tensor)
+    return block.append_column(SOUND_LENGTHS, pa.FixedShapeTensorArray.from_numpy_ndarray(lengths))
 
 
 def _clips_of(table: pa.Table) -> list[Clip]:
@@ -125,4 +153,4 @@ def _failure(error: ClipError) -> dict[str, object]:
 def _report_columns(report: DecodeReport) -> dict[str, object]:
     sections = (report.facts, report.quality)
     columns = {f.name: getattr(section, f.name) for section in sections for f in fields(section)}
-    return columns | {"decoder": report.decoder, "decode_ms": report.decode_ms}
+    return columns | {"decoder": report.decoder, "decode_ms": report.decode_ms, "audio": report.audio}

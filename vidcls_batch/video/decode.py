@@ -5,7 +5,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from vidcls_batch.types import DecodedClip, DecodeLimits, DecodeReport, FrameRequest, Frames
+from vidcls_batch.types import DecodedClip, DecodeLimits, DecodeReport, FrameRequest, Frames, Samples
+from vidcls_batch.video.audio import decode_sound
 from vidcls_batch.video.decoders.base import Decoder, OpenClip, ReadReport, make_decoder
 from vidcls_batch.video.probe import check_num_bytes, decode_error
 from vidcls_batch.video.quality import measure_quality
@@ -29,10 +30,18 @@ def decode_in_process(
     """
     decoder = make_decoder(backend, height=request.height, width=request.width)
     frames = np.zeros(request.frames_shape, dtype=np.uint8)
+    samples = np.zeros(request.num_samples, np.float32)
     report = decode_into(
-        frames, source, decoder=decoder, request=request, limits=limits or DecodeLimits(), start_s=start_s, end_s=end_s
+        frames,
+        source,
+        decoder=decoder,
+        request=request,
+        limits=limits or DecodeLimits(),
+        start_s=start_s,
+        end_s=end_s,
+        samples=samples,
     )
-    return DecodedClip(frames, report)
+    return DecodedClip(frames, report, samples)
 
 
 def decode_into(
@@ -44,11 +53,13 @@ def decode_into(
     limits: DecodeLimits,
     start_s: float | None = None,
     end_s: float | None = None,
+    samples: Samples | None = None,
     opened: Callable[[OpenClip], None] | None = None,
 ) -> DecodeReport:
-    """Fill `out` (uint8, request.frames_shape) and report. `opened` hears of the clip before frames are decoded.
+    """Fill `out` (uint8, request.frames_shape) and, where the request has sounds, `samples` (float32,
+    [request.num_samples]); report. `opened` hears of the clip before frames are decoded.
 
-    Raises ClipError.
+    Raises ClipError; sound that cannot be had is no error.
     """
     start = time.perf_counter()
     check_num_bytes(len(source), limits=limits)
@@ -57,12 +68,29 @@ def decode_into(
             opened(clip)
         slots = _slots(clip, request, start_s, end_s)
         read = _read_slots(clip, request, slots, out)
+        last_s = clip.facts.duration_s or float(clip.pts_s[-1])
     corrupt = np.isin(slots, list(read.corrupt))
     quality = measure_quality(
         request, out, slots=slots, pts_s=clip.pts_s, corrupt=corrupt, packet_errors=read.packet_errors
     )
-    elapsed_ms = (time.perf_counter() - start) * 1000
-    return DecodeReport(facts=clip.facts, quality=quality, decoder=clip.decoder, decode_ms=elapsed_ms)
+    sound = None
+    if request.sounds and samples is not None:
+        sound = decode_sound(
+            samples,
+            source,
+            windows=request.sounds,
+            limits=limits,
+            start_s=start_s or 0.0,
+            end_s=last_s if end_s is None else end_s,
+        )
+    return DecodeReport(
+        facts=clip.facts,
+        quality=quality,
+        decoder=clip.decoder,
+        decode_ms=(time.perf_counter() - start) * 1000,
+        audio=None if sound is None else sound.state,
+        sound_lengths=() if sound is None else sound.lengths,
+    )
 
 
 def _read_slots(clip: OpenClip, request: FrameRequest, slots: Indices, out: Frames) -> ReadReport:

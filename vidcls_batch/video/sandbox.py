@@ -5,7 +5,7 @@ import warnings
 from types import TracebackType
 
 from vidcls_batch.errors import ClipError, Stage, Status
-from vidcls_batch.types import DecodeLimits, DecodeReport, FrameRequest, Frames
+from vidcls_batch.types import DecodeLimits, DecodeReport, FrameRequest, Frames, Samples
 from vidcls_batch.video.decoders.base import BACKENDS, backend_label
 from vidcls_batch.video.probe import check_num_bytes
 from vidcls_batch.video.sandbox_process import DecoderProcess
@@ -31,9 +31,16 @@ class SandboxedDecoder:
         self._warned = False
 
     def decode(
-        self, source: bytes | BlockCache, *, start_s: float | None = None, end_s: float | None = None, out: Frames
+        self,
+        source: bytes | BlockCache,
+        *,
+        start_s: float | None = None,
+        end_s: float | None = None,
+        out: Frames,
+        samples: Samples | None = None,
     ) -> DecodeReport:
-        """Fill `out` (uint8, request.frames_shape) with the frames of the file `source`, fetched whole or as needed.
+        """Fill `out` (uint8, request.frames_shape) with the frames of the file `source`, fetched whole or as needed,
+        and `samples` (float32, [request.num_samples]) with its sound.
 
         Raises ClipError, and nothing else, for anything a clip does: `timeout`, `crashed`, `too_large`, `no_video`,
         `decode_error`, `fetch_error` (of a part). Raises ConfigError when the backend cannot be loaded.
@@ -41,12 +48,12 @@ class SandboxedDecoder:
         check_num_bytes(len(source), limits=self._limits)
         self._refuse_quarantined(source)
         try:
-            return self._decode_once(source, start_s, end_s, out)
+            return self._decode_once(source, start_s, end_s, out, samples)
         except ClipError as error:
             if error.status is not Status.CRASHED or error.code == "out_of_memory":
                 raise
         # Once more in a fresh child: the first may have died of what an earlier clip did to it.
-        return self._decode_once(source, start_s, end_s, out)
+        return self._decode_once(source, start_s, end_s, out, samples)
 
     def close(self) -> None:
         """End the child."""
@@ -64,13 +71,18 @@ class SandboxedDecoder:
         return DecoderProcess(self._request, limits=self._limits, backend=self._backend, num_threads=self._num_threads)
 
     def _decode_once(
-        self, source: bytes | BlockCache, start_s: float | None, end_s: float | None, out: Frames
+        self,
+        source: bytes | BlockCache,
+        start_s: float | None,
+        end_s: float | None,
+        out: Frames,
+        samples: Samples | None,
     ) -> DecodeReport:
         if not self._process.alive:
             self._process.close()
             self._process = self._start()
         try:
-            report = self._process.decode(source, start_s=start_s, end_s=end_s, out=out)
+            report = self._process.decode(source, start_s=start_s, end_s=end_s, out=out, samples=samples)
             self._warn_of_substitute(report.decoder)
             return report
         except ClipError as error:

@@ -25,7 +25,7 @@ from typing import BinaryIO
 import numpy as np
 
 from vidcls_batch.errors import ClipError, ConfigError, Stage, Status
-from vidcls_batch.types import DecodeLimits, FrameRequest, Frames, Sampling
+from vidcls_batch.types import DecodeLimits, FrameRequest, Frames, Samples, Sampling, SoundWindow
 from vidcls_batch.video.decode import decode_into
 from vidcls_batch.video.decoders.base import Decoder, OpenClip, make_decoder
 from vidcls_batch.video.source import BlockCache, Source
@@ -47,6 +47,7 @@ class Setup:
     jobs_fd: int  # parent <-> child
     source_fd: int  # shared memory: the clip's bytes
     frames_fd: int  # shared memory: the clip's frames
+    sound_fd: int | None  # shared memory: the clip's sound, where it is asked for
     backend: str
     num_threads: int
     request: FrameRequest
@@ -58,9 +59,9 @@ class Setup:
         tree = json.loads(text)
         request = tree.pop("request")
         samplings = tuple(Sampling(**s) for s in request.pop("samplings"))
-        return cls(
-            **tree | {"request": FrameRequest(samplings, **request), "limits": DecodeLimits(**tree.pop("limits"))}
-        )
+        sounds = tuple(SoundWindow(**w) for w in request.pop("sounds"))
+        made = FrameRequest(samplings, sounds=sounds, **request)
+        return cls(**tree | {"request": made, "limits": DecodeLimits(**tree.pop("limits"))})
 
 
 def send_message(channel: socket.socket, **message: object) -> None:
@@ -123,17 +124,28 @@ def _be_the_child(setup: Setup, decoder: Decoder, nursery_pid: int) -> None:
     frames: Frames = np.frombuffer(
         mmap.mmap(setup.frames_fd, int(np.prod(setup.request.frames_shape))), np.uint8
     ).reshape(setup.request.frames_shape)
+    samples: Samples | None = None
+    if setup.sound_fd is not None:
+        samples = np.frombuffer(mmap.mmap(setup.sound_fd, 4 * setup.request.num_samples), np.float32)
     start_bytes = _address_space()
     parent = _Parent(channel, channel.makefile("rb"), setup.source_fd)
     for count, job in enumerate(parent.jobs(), start=1):
         in_memory = _CACHE_BYTES if job["ranged"] else job["num_bytes"]
         _limit_address_space(start_bytes + (setup.limits.memory_mb << 20) + in_memory)
-        reply = _decode(job, setup, decoder, frames, parent)
+        reply = _decode(job, setup, decoder, _Shared(frames, samples), parent)
         _limit_address_space(resource.RLIM_INFINITY)
         send_message(channel, id=job["id"], **reply)
         if count == _CLIPS_PER_CHILD or "recycle" in reply:
             os._exit(RECYCLED)
     os._exit(0)
+
+
+@dataclass(frozen=True, slots=True)
+class _Shared:
+    """What the parent reads when a clip is done."""
+
+    frames: Frames
+    samples: Samples | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,20 +175,21 @@ class _Parent:
         return os.pread(self.source_fd, stop - start, 0)
 
 
-def _decode(job: dict[str, int], setup: Setup, decoder: Decoder, frames: Frames, parent: _Parent) -> dict[str, object]:
+def _decode(job: dict[str, int], setup: Setup, decoder: Decoder, out: _Shared, parent: _Parent) -> dict[str, object]:
     def opened(clip: OpenClip) -> None:
         pixels = (clip.facts.width or 0) * (clip.facts.height or 0)
         send_message(parent.channel, id=job["id"], opened_pixels=pixels * len(clip.pts_s))
 
     try:
         report = decode_into(
-            frames,
+            out.frames,
             parent.source(job),
             decoder=decoder,
             request=setup.request,
             limits=setup.limits,
             start_s=job["start_s"],
             end_s=job["end_s"],
+            samples=out.samples,
             opened=opened,
         )
         return {"report": asdict(report)}

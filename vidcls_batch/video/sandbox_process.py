@@ -20,7 +20,16 @@ from typing import Any
 import numpy as np
 
 from vidcls_batch.errors import ClipError, ConfigError, Stage, Status
-from vidcls_batch.types import DecodeLimits, DecodeQuality, DecodeReport, FrameRequest, Frames, VideoFacts
+from vidcls_batch.types import (
+    AudioState,
+    DecodeLimits,
+    DecodeQuality,
+    DecodeReport,
+    FrameRequest,
+    Frames,
+    Samples,
+    VideoFacts,
+)
 from vidcls_batch.video.sandbox_child import RECYCLED, Setup, send_message
 from vidcls_batch.video.sandbox_ranges import RangeServer, put_source
 from vidcls_batch.video.source import BlockCache
@@ -55,7 +64,14 @@ class DecoderProcess:
         self._source_fd = os.memfd_create("vidcls-source")
         self._stderr_fd = os.memfd_create("vidcls-stderr")
         fcntl.fcntl(self._stderr_fd, fcntl.F_SETFL, os.O_APPEND)
-        self._frames_fd, self._frames = _shared_frames(request)
+        num_frame_bytes = int(np.prod(request.frames_shape))
+        self._frames_fd, frames = _shared_memory("vidcls-frames", num_frame_bytes)
+        self._frames: Frames = np.frombuffer(frames, np.uint8).reshape(request.frames_shape)
+        self._sound_fd: int | None = None
+        self._samples: Samples | None = None
+        if request.sounds:
+            self._sound_fd, samples = _shared_memory("vidcls-sound", 4 * request.num_samples)
+            self._samples = np.frombuffer(samples, np.float32)
         self._control, control = socket.socketpair()
         self._jobs, jobs = socket.socketpair()
         self._control_lines, self._job_lines = _Lines(self._control), _Lines(self._jobs)
@@ -65,15 +81,17 @@ class DecoderProcess:
             jobs_fd=jobs.fileno(),
             source_fd=self._source_fd,
             frames_fd=self._frames_fd,
+            sound_fd=self._sound_fd,
             backend=backend,
             num_threads=num_threads,
             request=request,
             limits=limits,
         )
+        memory = [fd for fd in (self._source_fd, self._frames_fd, self._sound_fd) if fd is not None]
         with control, jobs:
             nursery = subprocess.Popen(
                 [sys.executable, "-P", "-m", "vidcls_batch.video.sandbox_child", json.dumps(asdict(setup))],
-                pass_fds=(control.fileno(), jobs.fileno(), self._source_fd, self._frames_fd),
+                pass_fds=(control.fileno(), jobs.fileno(), *memory),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=self._stderr_fd,
@@ -83,7 +101,7 @@ class DecoderProcess:
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._control, selectors.EVENT_READ)
         self._selector.register(self._jobs, selectors.EVENT_READ)
-        memory_files = (self._source_fd, self._stderr_fd, self._frames_fd)
+        memory_files = (*memory, self._stderr_fd)
         channels = (self._selector.close, self._control.close, self._jobs.close)
         closers: tuple[Callable[[], None], ...] = (*channels, *(partial(os.close, fd) for fd in memory_files))
         self._finalizer = weakref.finalize(self, _end, nursery, closers)
@@ -94,9 +112,15 @@ class DecoderProcess:
         self._finalizer()
 
     def decode(
-        self, source: bytes | BlockCache, *, start_s: float | None, end_s: float | None, out: Frames
+        self,
+        source: bytes | BlockCache,
+        *,
+        start_s: float | None,
+        end_s: float | None,
+        out: Frames,
+        samples: Samples | None,
     ) -> DecodeReport:
-        """Fill `out`. Raises ClipError, ConfigError when the decoder cannot be loaded."""
+        """Fill `out` and `samples`. Raises ClipError, ConfigError when the decoder cannot be loaded."""
         self._await_child()
         self._forget_old_stderr()
         if isinstance(source, bytes):
@@ -107,6 +131,8 @@ class DecoderProcess:
             if len(source) > _KEEP_SOURCE_BYTES:
                 os.ftruncate(self._source_fd, 0)
         out[...] = self._frames
+        if samples is not None and self._samples is not None:
+            samples[...] = self._samples
         return report
 
     def _forget_old_stderr(self) -> None:
@@ -233,13 +259,12 @@ class _Lines:
         self._rest = b""
 
 
-def _shared_frames(request: FrameRequest) -> tuple[int, Frames]:
-    num_bytes = int(np.prod(request.frames_shape))
-    fd = os.memfd_create("vidcls-frames", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+def _shared_memory(name: str, num_bytes: int) -> tuple[int, mmap.mmap]:
+    fd = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     os.ftruncate(fd, num_bytes)
     # A child gone wild must not shrink it under us: reading past the end of a mapping is SIGBUS.
     fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)
-    return fd, np.frombuffer(mmap.mmap(fd, num_bytes), np.uint8).reshape(request.frames_shape)
+    return fd, mmap.mmap(fd, num_bytes)
 
 
 def _environment(num_threads: int) -> dict[str, str]:
@@ -280,4 +305,6 @@ def _report(tree: dict[str, Any]) -> DecodeReport:
         quality=DecodeQuality(**quality),
         decoder=tree["decoder"],
         decode_ms=tree["decode_ms"],
+        audio=None if tree["audio"] is None else AudioState(tree["audio"]),
+        sound_lengths=tuple(tree["sound_lengths"]),
     )
