@@ -9,7 +9,8 @@ import pytest
 from hypothesis import settings
 from s3fs import S3FileSystem
 
-from tests.s3 import CREDENTIALS, S3Server, s3_endpoint_url
+from infra.testing.ceph_rgw import CephServer
+from tests.s3 import CREDENTIALS, S3Server, ceph_server, s3_endpoint_url
 
 # A first import or a busy machine makes one example slow; that says nothing of the code.
 settings.register_profile("no_deadline", deadline=None)
@@ -33,12 +34,28 @@ def s3_endpoint() -> Iterator[str]:
 @pytest.fixture
 def s3_server(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Server]:
     """An S3 server with an empty bucket; endpoint and credentials are in the environment."""
-    for name, value in {**CREDENTIALS, "AWS_ENDPOINT_URL": s3_endpoint}.items():
+    yield from _with_bucket(s3_endpoint, monkeypatch)
+
+
+@pytest.fixture(scope="session")
+def ceph() -> Iterator[CephServer]:
+    with ceph_server() as server:
+        yield server
+
+
+@pytest.fixture
+def ceph_bucket(ceph: CephServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Server]:
+    """Like `s3_server`, on a server that checks secrets and settles races."""
+    yield from _with_bucket(ceph.endpoint_url, monkeypatch)
+
+
+def _with_bucket(endpoint_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Server]:
+    for name, value in {**CREDENTIALS, "AWS_ENDPOINT_URL": endpoint_url}.items():
         monkeypatch.setenv(name, value)
     bucket = f"test-{uuid4().hex[:12]}"
-    boto3.client("s3", endpoint_url=s3_endpoint).create_bucket(Bucket=bucket)
+    boto3.client("s3", endpoint_url=endpoint_url).create_bucket(Bucket=bucket)
     S3FileSystem.clear_instance_cache()  # clients keep the credentials they were made with
-    yield S3Server(endpoint_url=s3_endpoint, bucket=bucket)
+    yield S3Server(endpoint_url=endpoint_url, bucket=bucket)
     S3FileSystem.clear_instance_cache()
 
 

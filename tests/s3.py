@@ -1,12 +1,23 @@
-"""A small S3 server for tests: moto in a thread. It checks no secrets; its atomicity is that of one Python process."""
+"""S3 servers for tests: moto in a thread, quick to start, and Ceph's gateway, a real one.
+
+moto checks no secrets and its atomicity is that of one Python process: what races, refuses or breaks is tested on Ceph.
+"""
 
 import os
+import shutil
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from urllib.parse import urlsplit
 
+import pytest
 from moto.server import ThreadedMotoServer
+
+from infra.testing.ceph_rgw import CephServer, ceph_rgw, missing_programs
+
+INSTALL_CEPH = Path(__file__).parents[1] / "infra" / "testing" / "install_ceph.sh"
 
 # Another server to run the tests against, e.g. a Ceph RGW: VIDCLS_TEST_S3=http://key:secret@host:port
 OTHER_SERVER = urlsplit(os.environ.get("VIDCLS_TEST_S3", ""))
@@ -42,3 +53,19 @@ def s3_endpoint_url() -> Iterator[str]:
         yield f"http://{host}:{port}"
     finally:
         server.stop()
+
+
+@contextmanager
+def ceph_server() -> Iterator[CephServer]:
+    """Ceph with CREDENTIALS' user; skips the test where it is not installed and cannot be."""
+    if missing_programs() and shutil.which("apt-get") and os.geteuid() == 0:
+        subprocess.run([str(INSTALL_CEPH)], check=False, timeout=240)
+    if missing := missing_programs():
+        pytest.skip(f"no {', '.join(missing)} here: infra/testing/install_ceph.sh")
+    with ceph_rgw() as server:
+        server.add_user(
+            "test",
+            access_key=CREDENTIALS["AWS_ACCESS_KEY_ID"],
+            secret_key=CREDENTIALS["AWS_SECRET_ACCESS_KEY"],
+        )
+        yield server

@@ -5,6 +5,7 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn
 
@@ -121,6 +122,42 @@ def run(config: ConfigArg, overrides: SetOption = None, as_json: JsonOption = Fa
         _tell(asdict(outcome), str(outcome), as_json)
 
 
+@app.command(epilog="Example: vidcls submit configs/kinetics400_ensemble.yaml --address http://head:8265")
+def submit(
+    config: ConfigArg,
+    address: Annotated[str, typer.Option("--address", help="The cluster's job server, http://HEAD:8265.")],
+    overrides: SetOption = None,
+    environment: Annotated[
+        list[str] | None, typer.Option("--env", help="NAME=VALUE for the job; no credentials. Repeatable.")
+    ] = None,
+    follow: Annotated[bool, typer.Option("--follow/--no-follow", help="Show the job's output until it ends.")] = True,
+    stop: Annotated[bool, typer.Option("--stop", help="Stop the job of this run instead.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Run CONFIG on a Ray cluster and exit as the run does. The same again resumes, or follows a running job."""
+    from vidcls_batch.submission import stop_run, submit_run
+
+    pairs = [pair.partition("=") for pair in environment or ()]
+    with _failures_told(as_json, resume=f"vidcls submit {config} --address {address}"):
+        if wrong := next((name for name, equals, _ in pairs if not name or not equals), None):
+            raise ConfigError(f"--env {wrong!r} is not NAME=VALUE")
+        loaded = load_config(config, overrides=overrides or ())
+        if stop:
+            outcome = stop_run(loaded, address=address)
+        else:
+            outcome = submit_run(
+                loaded,
+                address=address,
+                environment={name: value for name, _, value in pairs},
+                follow=follow,
+                say=lambda text: err.print(text, markup=False),
+                write=partial(typer.echo, nl=False, err=True),
+            )
+        _tell(asdict(outcome), str(outcome), as_json)
+        if outcome.exit_code:
+            raise typer.Exit(outcome.exit_code)
+
+
 @app.command(epilog="Example: vidcls status runs/k400 --json")
 def status(run_folder: RunArg, endpoint_url: EndpointOption = None, as_json: JsonOption = False) -> None:
     """How far a run is: clips by status, units committed, finished or not."""
@@ -130,6 +167,24 @@ def status(run_folder: RunArg, endpoint_url: EndpointOption = None, as_json: Jso
     with _failures_told(as_json):
         summary = run_status(open_store(run_folder, options=_options(endpoint_url)))
         _tell(asdict(summary), str(summary), as_json)
+
+
+@app.command(epilog="Example: vidcls events runs/k400 --kind block_retried,quarantined")
+def events(
+    run_folder: RunArg,
+    kinds: Annotated[str | None, typer.Option("--kind", help="Only these, comma-separated.")] = None,
+    endpoint_url: EndpointOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="JSON lines instead of text.")] = False,
+) -> None:
+    """What happened in a run beside its rows: starts, commits, retries, kills, quarantines, lost nodes."""
+    from vidcls_batch.dataset.events import event_line, read_events
+    from vidcls_batch.storage import open_store
+
+    wanted = None if kinds is None else {k.strip() for k in kinds.split(",")}
+    with _failures_told(as_json):
+        for event in read_events(open_store(run_folder, options=_options(endpoint_url))):
+            if wanted is None or event.get("event") in wanted:
+                typer.echo(json.dumps(event, ensure_ascii=False) if as_json else event_line(event))
 
 
 @app.command(epilog="Example: vidcls verify s3://bucket/runs/k400")

@@ -76,6 +76,11 @@ class ManifestConfig(_Section):
     )
     format: Literal["auto", "parquet", "csv", "jsonl", "text", "folder"] = "auto"
     columns: ManifestColumns = ManifestColumns()
+    allow: tuple[str, ...] = Field(
+        (),
+        description="Where clips may lie: URI prefixes or folders; others become fetch_error. Default: anywhere for a "
+        "run on this machine; on a cluster object stores and public web servers, no files and no private addresses.",
+    )
 
 
 class LabelSetConfig(_Section):
@@ -293,6 +298,15 @@ class ResourcesConfig(_Section):
         None, ge=0, description="GPUs a classifier actor reserves; fractions share one."
     )
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    accelerator_type: str | None = Field(
+        None, description="Ray's name of the GPUs for classifiers, e.g. A10G or H100; default: any."
+    )
+    decode_labels: dict[str, str] = Field(
+        default_factory=dict, description="Ray node labels that decode tasks need, e.g. {pool: cpu}."
+    )
+    classify_labels: dict[str, str] = Field(
+        default_factory=dict, description="Ray node labels that classifiers need, e.g. {pool: spot-gpu}."
+    )
     object_store_mb: int | None = Field(None, ge=128, description="Size of a local cluster's object store.")
     num_cpus: int | None = Field(None, ge=1, description="CPUs of a local cluster; default: all.")
 

@@ -64,6 +64,10 @@ class ObjectTooLargeError(StorageError):
         self.num_bytes = num_bytes
 
 
+class UriNotAllowedError(StorageError):
+    """A manifest names an object that this run must not read; nothing was asked of any store."""
+
+
 class ClusterError(VidclsError):
     """Ray could not be started or reached."""
 

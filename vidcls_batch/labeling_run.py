@@ -1,27 +1,34 @@
 """A labeling run: plan, label until nothing is missing, check, verify. The one place that decides what happens next."""
 
 import json
+import os
 import secrets
+import socket
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 import pyarrow as pa
 
+import vidcls_batch
 from vidcls_batch.canary import check_canary, choose_canary
+from vidcls_batch.cluster_watch import ClusterWatch, needs_of, watching
 from vidcls_batch.config import Config, ray_address
 from vidcls_batch.dataset.commit import UnitCollector, pending_units
+from vidcls_batch.dataset.events import EventLog, gather_events
 from vidcls_batch.dataset.plan import Plan
 from vidcls_batch.dataset.run_record import write_heads, write_run_record
 from vidcls_batch.dataset.verify import is_marked_success, mark_success, verify_run
 from vidcls_batch.errors import Status
 from vidcls_batch.labeling.cascade import CascadeTally
+from vidcls_batch.metrics import DriverMetrics
 from vidcls_batch.passes import label_in_passes
 from vidcls_batch.pipeline import Stages, ray_cluster
 from vidcls_batch.planning import freeze_plan
 from vidcls_batch.progress import RunProgress, format_duration
 from vidcls_batch.resources import stage_resources
 from vidcls_batch.run_spec import RunSpec, resolve_run
+from vidcls_batch.run_watch import RunWatch
 from vidcls_batch.storage import Store, open_store
 
 # Where each Parquet file's footer carries what its labels rest on.
@@ -82,6 +89,7 @@ def proven_outcome(
     """Verify the table and mark the run finished; `started` is a `time.monotonic()`. Raises VerificationError."""
     verification = verify_run(store, plan)
     mark_success(store, verification)
+    gather_events(store)
     return RunOutcome(
         run_uri=store.uri,
         num_clips=verification.num_clips,
@@ -101,16 +109,23 @@ def _label(
     write_heads(store, {m.name: m.labels for m in spec.members})
     done = plan.num_clips - sum(plan.unit_size(unit) for unit in pending)
     canary = choose_canary(pending, store=store, plan=plan, num_clips=run.canary_clips)
+    owner = secrets.token_hex(8)
     collector = UnitCollector(
         plan,
         store=store,
         schema=spec.schema(plan.extra_schema),
-        owner=secrets.token_hex(8),
+        owner=owner,
         metadata={PROVENANCE_KEY: json.dumps(asdict(record))},
         compression=spec.config.output.compression,
         pending=pending,
     )
-    sink = _TallyingSink(collector)
+    watch = RunWatch(EventLog(store, driver=owner, say=progress.say), DriverMetrics())
+    watch.note(
+        "driver_started",
+        host=socket.gethostname(), pid=os.getpid(), ray_address=ray_address(run), version=vidcls_batch.__version__,
+        clips=plan.num_clips, clips_done=done, units=plan.num_units, units_to_do=len(pending),
+    )  # fmt: skip
+    sink = _TallyingSink(collector, watch)
     progress.say(
         "Starting Ray ..." if ray_address(run) is None else f"Joining the Ray cluster at {ray_address(run)} ..."
     )
@@ -123,18 +138,23 @@ def _label(
             classify=spec.classify_settings(resources),
         )
         progress.start(total=plan.num_clips, done=done)
+        watch.start(to_do=plan.num_clips - done)
+        cluster = ClusterWatch(needs_of(resources), watch=watch, say=progress.say)
         try:
-            again = label_in_passes(
-                dict.fromkeys(pending),
-                sink=sink,
-                canary=canary,
-                stages=stages,
-                resources=resources,
-                max_poison_clips=run.max_poison_clips,
-                progress=progress,
-            )
+            with watching(cluster):
+                again = label_in_passes(
+                    dict.fromkeys(pending),
+                    sink=sink,
+                    canary=canary,
+                    stages=stages,
+                    resources=resources,
+                    max_poison_clips=run.max_poison_clips,
+                    progress=progress,
+                    watch=watch,
+                )
         finally:
             progress.finish()
+            watch.ended()
     if spec.config.ensemble.cascade is not None:
         progress.say(str(sink.tally))
     warnings = check_canary(canary, again, store=store, device=resources.device)
@@ -144,14 +164,18 @@ def _label(
 class _TallyingSink:
     """Passes rows on to the collector and counts what a cascade saved."""
 
-    def __init__(self, collector: UnitCollector) -> None:
+    def __init__(self, collector: UnitCollector, watch: RunWatch) -> None:
         self._collector = collector
+        self._watch = watch
         self.tally = CascadeTally()
 
     def add(self, rows: pa.Table) -> object:
         """Take rows of `result_schema`."""
         self.tally = self.tally.add(rows["cascade"].to_pylist(), rows["infer_ms"].to_pylist())
-        return self._collector.add(rows)
+        committed = self._collector.add(rows)
+        for unit in committed:
+            self._watch.committed(unit)
+        return committed
 
     def missing(self, units: Sequence[int]) -> Mapping[int, Sequence[str]]:
         """Clip ids of `units` that have no row yet."""

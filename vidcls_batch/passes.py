@@ -1,8 +1,13 @@
-"""Passes over what is not committed: whole blocks first, then smaller ones until a poison clip stands alone."""
+"""Passes over what is not committed: whole blocks first, then smaller ones until a poison clip stands alone.
 
+Beside them, clips whose object could not be had are tried again, in whole blocks: see `held_clips`.
+"""
+
+import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import closing
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import pyarrow as pa
@@ -11,14 +16,18 @@ import pyarrow.compute as pc
 from vidcls_batch.canary import ROUTE as CANARY_ROUTE
 from vidcls_batch.canary import Canary
 from vidcls_batch.errors import IncompleteRunError, Stage, Status
+from vidcls_batch.held_clips import MOST_HELD_UNITS, PAUSES_S, HeldClips
 from vidcls_batch.pipeline import BLOCK_RETRIES, BlockErrors, Stages, UnitShare, label_shares
 from vidcls_batch.progress import RunProgress
 from vidcls_batch.resources import StageResources
+from vidcls_batch.run_watch import RunWatch
 from vidcls_batch.schema import result_schema
 
 # More lost blocks than this, and than this share of those that came back: the job or the cluster is at fault.
 LOST_BLOCKS_BORNE = 50
 LOST_BLOCKS_SHARE = 0.2
+
+Clips = Mapping[int, Sequence[str] | None]  # unit -> clip ids, None for all
 
 
 def block_sizes(batch_size: int) -> list[int]:
@@ -43,7 +52,7 @@ class RowSink(Protocol):
 
 
 def label_in_passes(
-    todo: Mapping[int, Sequence[str] | None],
+    todo: Clips,
     *,
     sink: RowSink,
     canary: Canary,
@@ -51,41 +60,30 @@ def label_in_passes(
     resources: StageResources,
     max_poison_clips: int,
     progress: RunProgress,
+    watch: RunWatch | None = None,
 ) -> pa.Table:
-    """Label `todo` (unit -> clip ids, None for all) into `sink`; returns the canary clips' rows (`result_schema`).
+    """Label `todo` into `sink`; returns the canary clips' rows (`result_schema`).
 
-    A clip whose worker dies in every pass is committed as `poison`. Raises IncompleteRunError when so many are lost
-    that the clips cannot be the reason.
+    A clip whose worker dies in every pass is committed as `poison`; one whose object cannot be had in any try, spread
+    over the run, as `fetch_error`. Raises IncompleteRunError when so many are lost that the clips cannot be the reason.
     """
     schema = result_schema(stages.classify.columns)
     units = list(todo)
-    canary_rows: list[pa.Table] = []
-    errors = BlockErrors()
-    shares = [_share(unit, ids, attempt=1) for unit, ids in todo.items()]
+    watch = watch or RunWatch()
+    passes = _Passes(sink, canary, stages, resources, progress, watch, BlockErrors(told=watch.block_lost))
     sizes = block_sizes(resources.batch_size)
-    for attempt, size in enumerate(sizes, start=1):
-        if attempt > 1:
-            missing = sink.missing(units)
-            if not missing:
-                break
-            progress.say(
-                f"{sum(map(len, missing.values())):,} clips did not come back ({errors.last}): "
-                f"trying them again in blocks of {size}"
-            )
-            shares = [_share(unit, ids, attempt=attempt) for unit, ids in missing.items()]
-        extra = canary.shares if attempt == 1 else []
-        resized = resources.with_batch_size(size)
-        work = label_shares([*shares, *extra], stages=stages, resources=resized, errors=errors)
-        # Closed here, also when a commit fails: what still runs when Ray is shut down waits for it for ever.
-        with closing(work) as tables:
-            for received, rows in enumerate(tables, start=1):
-                is_canary = pc.equal(rows["unit"], CANARY_ROUTE)
-                if pc.any(is_canary).as_py():
-                    canary_rows.append(rows.filter(is_canary))
-                planned = rows.filter(pc.invert(is_canary))
-                sink.add(planned)
-                progress.add(Counter(planned["status"].to_pylist()))
-                _stop_when_hopeless(errors, received=received)
+    passes.go_through(todo, attempt=1, size=sizes[0])
+    for attempt, size in enumerate(sizes[1:], start=2):
+        missing = sink.missing(units)
+        if not missing:
+            break
+        progress.say(
+            f"{sum(map(len, missing.values())):,} clips did not come back ({passes.errors.last}): "
+            f"trying them again in blocks of {size}"
+        )
+        count = sum(map(len, missing.values()))
+        watch.tried_again(missing, count=count, why="worker_died", reason=passes.errors.last, attempt=attempt)
+        passes.go_through(missing, attempt=attempt, size=size)
     missing = sink.missing(units)
     if missing:
         lost = sum(map(len, missing.values()))
@@ -93,14 +91,87 @@ def label_in_passes(
             raise IncompleteRunError(
                 f"{lost:,} clips did not come back in {len(sizes)} passes, more than run.max_poison_clips="
                 f"{max_poison_clips} allows: that many clips hardly kill their workers by themselves. "
-                f"Last reason: {errors.last}. The finished units are committed; mend the cause, then run the same "
-                "command again."
+                f"Last reason: {passes.errors.last}. The finished units are committed; mend the cause, then run the "
+                "same command again."
             )
         progress.say(f"{lost:,} clips killed their worker in every pass: their rows say poison")
-        rows = _poison_rows(missing, attempts=len(sizes), reason=errors.last, schema=schema)
+        for unit, ids in missing.items():
+            watch.note("poison", unit=unit, clip_ids=list(ids), reason=passes.errors.last)
+        rows = _poison_rows(missing, attempts=len(sizes), reason=passes.errors.last, schema=schema)
         sink.add(rows)
         progress.add({Status.POISON.value: lost})
-    return pa.concat_tables(canary_rows).cast(schema) if canary_rows else schema.empty_table()
+        watch.rows(rows)
+    return pa.concat_tables(passes.canary_rows).cast(schema) if passes.canary_rows else schema.empty_table()
+
+
+@dataclass(slots=True)
+class _Passes:
+    """The state that passes share."""
+
+    sink: RowSink
+    canary: Canary
+    stages: Stages
+    resources: StageResources
+    progress: RunProgress
+    watch: RunWatch
+    errors: BlockErrors
+    held: HeldClips = field(default_factory=HeldClips)
+    canary_rows: list[pa.Table] = field(default_factory=list)
+
+    def go_through(self, todo: Clips, *, attempt: int, size: int) -> None:
+        """Label `todo`; clips that do not come back stay missing in the sink."""
+        whole = False
+        while not whole:
+            whole, seen = self._stream(todo, attempt=attempt, size=size, may_stop=True)
+            self._try_held_again(attempt=attempt, size=size)
+            # Begun units first, so that they do not stay open; of the others no plan need be read to know what is left.
+            todo = {**self.sink.missing(sorted(seen)), **{u: ids for u, ids in todo.items() if u not in seen}}
+            whole = whole or not todo
+
+    def _try_held_again(self, *, attempt: int, size: int) -> None:
+        for again, pause_s in enumerate(PAUSES_S, start=1):
+            if not self.held:
+                return
+            self.progress.say(
+                f"{len(self.held):,} clips could not be fetched ({self.held.reason}): "
+                f"trying them again in {pause_s:g} s"
+            )
+            clips, count, reason = self.held.clips, len(self.held), self.held.reason
+            self.watch.tried_again(clips, count=count, why="fetch", reason=reason, attempt=attempt + again)
+            time.sleep(pause_s)
+            self._stream(self.held.take_all(), attempt=attempt + again, size=size, may_stop=False)
+        if (rows := self.held.release()) is not None:
+            self.watch.note("fetch_given_up", clip_ids=rows["clip_id"].to_pylist()[:50], count=len(rows))
+            self.progress.say(f"{len(rows):,} clips could not be fetched in {1 + len(PAUSES_S)} tries over the run")
+            self._hand_on(rows)
+
+    def _stream(self, todo: Clips, *, attempt: int, size: int, may_stop: bool) -> tuple[bool, set[int]]:
+        """Whether all of `todo` went through, and the units that rows came back of."""
+        shares = [_share(unit, ids, attempt=attempt) for unit, ids in todo.items()]
+        extra = self.canary.shares if attempt == 1 and not self.canary_rows else []
+        resized = self.resources.with_batch_size(size)
+        work = label_shares([*shares, *extra], stages=self.stages, resources=resized, errors=self.errors)
+        seen: set[int] = set()
+        # Closed here, also when a commit fails: what still runs when Ray is shut down waits for it for ever.
+        with closing(work) as tables:
+            for received, rows in enumerate(tables, start=1):
+                is_canary = pc.equal(rows["unit"], CANARY_ROUTE)
+                if pc.any(is_canary).as_py():
+                    self.canary_rows.append(rows.filter(is_canary))
+                planned = rows.filter(pc.invert(is_canary))
+                seen.update(pc.unique(planned["unit"]).to_pylist())
+                self.watch.block(rows)
+                self._hand_on(self.held.sift(planned))
+                self.watch.held(len(self.held))
+                _stop_when_hopeless(self.errors, received=received)
+                if may_stop and self.held.num_units > MOST_HELD_UNITS:
+                    return False, seen
+        return True, seen
+
+    def _hand_on(self, rows: pa.Table) -> None:
+        self.sink.add(rows)
+        self.progress.add(Counter(rows["status"].to_pylist()))
+        self.watch.rows(rows)
 
 
 def _share(unit: int, clip_ids: Sequence[str] | None, *, attempt: int) -> UnitShare:

@@ -1,15 +1,19 @@
 """The Ray Data assembly, and the only place that knows Ray Data: units in, result tables out."""
 
+import json
 import logging
 import os
 import pickle
 import signal
 import threading
+import time
 import warnings
-from collections.abc import Generator, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import pyarrow as pa
 import ray
@@ -18,6 +22,7 @@ from ray.data import ActorPoolStrategy, DataContext, Dataset, TaskPoolStrategy
 from vidcls_batch.config import ResourcesConfig
 from vidcls_batch.dataset.plan import read_unit
 from vidcls_batch.errors import ClusterError
+from vidcls_batch.metrics import stage_metrics, task_attempt
 from vidcls_batch.resources import Capacity, StageResources, logical_cpus
 from vidcls_batch.stages.classify import BlockClassifier, ClassifySettings, DeviceLostError
 from vidcls_batch.stages.decode import CLIPS, BlockDecoder, DecodeSettings
@@ -26,6 +31,8 @@ from vidcls_batch.storage import StorageOptions, open_store
 # A worker that dies takes its block down; the block is tried again so often before it is left to the next pass.
 # Ray's default is for ever, which a clip that kills its worker turns into an endless loop.
 BLOCK_RETRIES = 2
+BLOCK_FACTS = b"vidcls.block"  # metadata of a block's schema; never written to the table
+MOST_ACTORS_AT_ONCE = 1000
 READ_CPUS = 0.05
 READ_TASKS = 2
 MOST_SOURCE_BLOCKS = 2000
@@ -57,11 +64,14 @@ class BlockErrors:
 
     count: int = 0
     last: str = ""
+    told: Callable[[str], None] | None = None
 
     def add(self, reason: str) -> None:
         """Count one lost block."""
         self.count += 1
         self.last = reason
+        if self.told is not None:
+            self.told(reason)
 
 
 @contextmanager
@@ -141,7 +151,16 @@ def build_dataset(shares: Sequence[UnitShare], *, stages: Stages, resources: Sta
         }
         for share in shares
     ]
-    decode_memory = {} if resources.decode_memory_mb is None else {"memory": resources.decode_memory_mb << 20}
+    decode_needs: dict[str, Any] = {}
+    if resources.decode_memory_mb is not None:
+        decode_needs["memory"] = resources.decode_memory_mb << 20
+    if resources.decode_labels:
+        decode_needs["label_selector"] = dict(resources.decode_labels)
+    classify_needs: dict[str, Any] = {}
+    if resources.accelerator_type is not None:
+        classify_needs["accelerator_type"] = resources.accelerator_type
+    if resources.classify_labels:
+        classify_needs["label_selector"] = dict(resources.classify_labels)
     return (
         ray.data.from_items(items, override_num_blocks=min(len(items), MOST_SOURCE_BLOCKS))
         .map_batches(
@@ -161,7 +180,7 @@ def build_dataset(shares: Sequence[UnitShare], *, stages: Stages, resources: Sta
             num_cpus=resources.decode_cpus,
             compute=TaskPoolStrategy(size=resources.decode_tasks),
             max_retries=BLOCK_RETRIES,
-            **decode_memory,
+            **decode_needs,
         )
         .map_batches(
             _ClassifierActor,
@@ -178,6 +197,7 @@ def build_dataset(shares: Sequence[UnitShare], *, stages: Stages, resources: Sta
             ),
             max_restarts=-1,
             max_task_retries=BLOCK_RETRIES,
+            **classify_needs,
         )
     )
 
@@ -199,6 +219,8 @@ def _configure_context(context: DataContext) -> None:
     context.max_errored_blocks = -1
     # The default (30 min without progress) would kill a run that waits for machines.
     context.execution_no_progress_timeout_s = -1
+    # The default is one more at a time, each after the last has loaded its models.
+    context.autoscaling_config.actor_pool_max_upscaling_delta = MOST_ACTORS_AT_ONCE
 
 
 def _capacity(*, private: bool) -> Capacity:
@@ -218,7 +240,29 @@ def _read_shares(items: pa.Table, *, run_uri: str, storage: StorageOptions) -> I
 
 
 def _decode_block(clips: pa.Table, *, pickled_settings: bytes) -> pa.Table:
-    return _worker_decoder(pickled_settings)(clips)
+    started = time.perf_counter()
+    decoder = _worker_decoder(pickled_settings)
+    decoded = decoder(clips)
+    return _told(decoded, stage="decode", started=started, deaths=decoder.take_deaths())
+
+
+def _told(
+    rows: pa.Table, *, stage: str, started: float, deaths: list[dict[str, str]], before: bytes = b"[]"
+) -> pa.Table:
+    """Count the block for Prometheus, and write on it what the driver cannot see from afar."""
+    attempt = task_attempt()
+    stage_metrics(stage).block_done(
+        rows, seconds=time.perf_counter() - started, attempt=attempt, deaths=Counter(d["status"] for d in deaths)
+    )
+    node = ray.get_runtime_context().get_node_id()
+    fact = {"stage": stage, "node": node, "pid": os.getpid(), "attempt": attempt, "deaths": deaths}
+    return rows.replace_schema_metadata({BLOCK_FACTS: json.dumps([*json.loads(before), fact])})
+
+
+def block_facts(rows: pa.Table) -> list[dict[str, Any]]:
+    """What workers wrote on a block: stage, node, pid, attempt (0 is the first), deaths of decoder children."""
+    facts: list[dict[str, Any]] = json.loads((rows.schema.metadata or {}).get(BLOCK_FACTS, b"[]"))
+    return facts
 
 
 @lru_cache(maxsize=1)
@@ -233,8 +277,11 @@ class _ClassifierActor:
         self._classifier = BlockClassifier(settings)
 
     def __call__(self, block: pa.Table) -> pa.Table:
+        started = time.perf_counter()
+        before = (block.schema.metadata or {}).get(BLOCK_FACTS, b"[]")
         try:
-            return self._classifier(block)
+            rows = self._classifier(block)
+            return _told(rows, stage="classify", started=started, deaths=[], before=before)
         except DeviceLostError as error:
             # Only a new process gets the device back: Ray restarts the actor and tries the block again.
             logging.getLogger(__name__).error("%s", error)

@@ -4,10 +4,11 @@ from dataclasses import dataclass
 
 from vidcls_batch.config import Config
 from vidcls_batch.dataset.commit import pending_units
-from vidcls_batch.dataset.plan import Plan, load_plan, make_plan
+from vidcls_batch.dataset.plan import Plan, load_plan, make_plan, read_unit
+from vidcls_batch.errors import ConfigError, UriNotAllowedError
 from vidcls_batch.progress import RunProgress
 from vidcls_batch.run_spec import RunSpec, resolve_run
-from vidcls_batch.storage import Store, open_store
+from vidcls_batch.storage import AllowedUris, Store, open_store
 from vidcls_batch.types import SoundWindow
 
 
@@ -84,4 +85,20 @@ def freeze_plan(spec: RunSpec, *, store: Store, progress: RunProgress) -> Plan:
         spec.config, store=store, options=spec.storage, identity=spec.identity(), reserved=spec.reserved_columns
     )
     progress.say(f"{plan.num_clips:,} clips in {plan.num_units:,} units")
+    _require_some_allowed(spec, store)
     return plan
+
+
+def _require_some_allowed(spec: RunSpec, store: Store) -> None:
+    """Raise ConfigError when a whole unit may not be read: that is no stray clip but a setting left out."""
+    if spec.allowed == AllowedUris():
+        return
+    refused: UriNotAllowedError | None = None
+    for uri in read_unit(store, 0)["uri"].to_pylist():
+        try:
+            spec.allowed.check(uri)
+        except UriNotAllowedError as error:
+            refused = error
+        else:
+            return
+    raise ConfigError(f"{refused}. Set manifest.allow to where the clips of this manifest may lie.")

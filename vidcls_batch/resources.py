@@ -2,7 +2,8 @@
 
 import math
 import os
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from vidcls_batch.config import ResourcesConfig
@@ -40,6 +41,9 @@ class StageResources:
     least_actors: int  # never released below this while blocks may still come
     device: Literal["cpu", "cuda"]
     num_threads: int
+    accelerator_type: str | None = None
+    decode_labels: Mapping[str, str] = field(default_factory=dict)  # a node must have, on top
+    classify_labels: Mapping[str, str] = field(default_factory=dict)
 
     def with_batch_size(self, batch_size: int) -> "StageResources":
         """The same with other blocks."""
@@ -109,6 +113,9 @@ def stage_resources(config: ResourcesConfig, *, capacity: Capacity, frame_bytes:
         least_actors=min(actors, present) if capacity.private else 1,
         device=device,
         num_threads=threads,
+        accelerator_type=config.accelerator_type if device == "cuda" else None,
+        decode_labels=config.decode_labels,
+        classify_labels=config.classify_labels,
     )
 
 

@@ -1,5 +1,6 @@
 """Label the failed clips of a finished run again; their units are rewritten whole, every other row stays as it is."""
 
+import secrets
 import time
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
@@ -11,16 +12,19 @@ from vidcls_batch.canary import Canary
 from vidcls_batch.config import Config, parse_config, ray_address, with_overrides
 from vidcls_batch.dataset.claim import require_same_run
 from vidcls_batch.dataset.commit import read_predictions, replace_rows
+from vidcls_batch.dataset.events import EventLog
 from vidcls_batch.dataset.plan import Plan, require_plan
 from vidcls_batch.dataset.run_record import read_run_record
 from vidcls_batch.dataset.unit_files import read_footer
 from vidcls_batch.errors import FAILURES, ConfigError, IncompleteRunError
 from vidcls_batch.labeling_run import RunOutcome, proven_outcome
+from vidcls_batch.metrics import DriverMetrics
 from vidcls_batch.passes import label_in_passes
 from vidcls_batch.pipeline import Stages, ray_cluster
 from vidcls_batch.progress import RunProgress
 from vidcls_batch.resources import stage_resources
 from vidcls_batch.run_spec import RunSpec, resolve_run
+from vidcls_batch.run_watch import RunWatch
 from vidcls_batch.storage import StorageOptions, Store, open_store
 
 
@@ -87,7 +91,11 @@ def _label_again(
     units = sorted(failed)
     with ray_cluster(ray_address(config.run), resources=config.resources) as capacity:
         resources = stage_resources(config.resources, capacity=capacity, frame_bytes=spec.frame_bytes)
-        progress.start(total=sum(map(len, failed.values())), done=0)
+        total = sum(map(len, failed.values()))
+        watch = RunWatch(EventLog(store, driver=secrets.token_hex(8), say=progress.say), DriverMetrics())
+        watch.note("retry_started", clips=total, units=len(failed))
+        watch.start(to_do=total)
+        progress.start(total=total, done=0)
         try:
             label_in_passes(
                 replacer.missing(units),
@@ -102,9 +110,11 @@ def _label_again(
                 resources=resources,
                 max_poison_clips=config.run.max_poison_clips,
                 progress=progress,
+                watch=watch,
             )
         finally:
             progress.finish()
+            watch.ended()
     return replacer.statuses
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 import vidcls_batch
-from vidcls_batch.config import Config, resolved
+from vidcls_batch.config import Config, ray_address, resolved
 from vidcls_batch.dataset.run_record import RunIdentity, RunRecord, run_identity
 from vidcls_batch.errors import ConfigError
 from vidcls_batch.label_sets import LabelSet, load_label_set
@@ -23,7 +23,7 @@ from vidcls_batch.schema import MemberColumns, prediction_schema, reserved_colum
 from vidcls_batch.stages.classify import ClassifySettings
 from vidcls_batch.stages.decode import DecodeSettings
 from vidcls_batch.stages.fetch import FetchSettings
-from vidcls_batch.storage import StorageOptions, storage_options
+from vidcls_batch.storage import AllowedUris, StorageOptions, storage_options
 from vidcls_batch.types import FrameRequest, Sampling
 from vidcls_batch.video.decoders.base import decoder_provenance
 
@@ -70,7 +70,13 @@ class RunSpec:
                 range_above_bytes=None if decode.range_above_mb is None else decode.range_above_mb << 20,
             ),
             storage=self.storage,
+            allowed=self.allowed,
         )
+
+    @property
+    def allowed(self) -> AllowedUris:
+        """What the manifest's URIs may be: on a cluster less than on one's own machine."""
+        return AllowedUris(self.config.manifest.allow, anything=ray_address(self.config.run) is None)
 
     def classify_settings(self, resources: StageResources) -> ClassifySettings:
         """What classifier workers are told."""

@@ -15,6 +15,7 @@ from driver import Driver
 from slow_run import NUM_CLIPS
 from worker_faults import BACKEND, with_fault
 
+from tests.s3 import CREDENTIALS
 from vidcls_batch.config import Config, parse_config
 from vidcls_batch.labeling_run import run_labeling
 from vidcls_batch.progress import SilentProgress
@@ -98,6 +99,22 @@ def ray_session() -> Iterator[None]:
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(HERE), search_path]))
     sys.path.insert(0, str(HERE))
     os.environ["RAY_worker_niceness"] = "0"
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in CREDENTIALS.items():  # for tests on S3: workers keep the environment they start with
+            patch.setenv(name, value)
+        _init_ray()
+    yield
+    ray.shutdown()
+    sys.path.remove(str(HERE))
+    if search_path is None:
+        del os.environ["PYTHONPATH"]
+    else:
+        os.environ["PYTHONPATH"] = search_path
+
+
+def _init_ray() -> None:
+    import ray
+
     ray.init(
         address="local",
         num_cpus=5,
@@ -106,13 +123,6 @@ def ray_session() -> Iterator[None]:
         log_to_driver=False,
         logging_level="ERROR",
     )
-    yield
-    ray.shutdown()
-    sys.path.remove(str(HERE))
-    if search_path is None:
-        del os.environ["PYTHONPATH"]
-    else:
-        os.environ["PYTHONPATH"] = search_path
 
 
 @pytest.fixture

@@ -38,9 +38,17 @@ class Sink:
 
 @pytest.fixture
 def cluster(monkeypatch):
-    """A stand-in for the pipeline: blocks that hold a killer are lost, the others come back."""
+    """A stand-in for the pipeline: blocks that hold a killer are lost, the others come back; of the clips in `outages`
+    the store gives nothing so many times."""
     calls: list[int] = []
-    state = SimpleNamespace(killers=set(), planned={}, calls=calls)
+    state = SimpleNamespace(killers=set(), planned={}, calls=calls, outages={}, code="storage")
+    monkeypatch.setattr(passes, "PAUSES_S", (0.0, 0.0))
+
+    def outcome(clip_id: str) -> dict[str, str]:
+        if state.outages.get(clip_id, 0) == 0:
+            return {"status": "ok"}
+        state.outages[clip_id] -= 1
+        return {"status": "fetch_error", "error_code": state.code, "error_message": "503 slow down"}
 
     def label_shares(shares: Sequence[UnitShare], *, stages, resources, errors: BlockErrors) -> Iterator[pa.Table]:
         calls.append(resources.batch_size)
@@ -54,7 +62,7 @@ def cluster(monkeypatch):
             if any(clip_id in state.killers for _, clip_id, _ in block):
                 errors.add("WorkerCrashedError: signal 9")
                 continue
-            rows = [{"unit": u, "clip_id": c, "status": "ok", "attempts": a} for u, c, a in block]
+            rows = [{"unit": u, "clip_id": c, "attempts": a, **outcome(c)} for u, c, a in block]
             yield pa.Table.from_pylist(rows, schema=SCHEMA)
 
     monkeypatch.setattr(passes, "label_shares", label_shares)
@@ -62,10 +70,15 @@ def cluster(monkeypatch):
 
 
 def run(
-    cluster, planned: dict[int, list[str]], *, canary: Canary | None = None, most: int = 100
+    cluster,
+    planned: dict[int, list[str]],
+    *,
+    canary: Canary | None = None,
+    most: int = 100,
+    sink: Sink | None = None,
 ) -> tuple[Sink, pa.Table]:
     cluster.planned = planned
-    sink = Sink(planned)
+    sink = sink or Sink(planned)
     resources = stage_resources(
         ResourcesConfig(batch_size=16), capacity=Capacity(num_cpus=2, num_gpus=0, private=True), frame_bytes=1
     )
@@ -134,3 +147,51 @@ def test_canary_rows_come_back_apart_from_the_table(cluster):
 @pytest.mark.parametrize(("batch", "sizes"), [(1, [1]), (2, [2, 1]), (4, [4, 1]), (32, [32, 8, 1])])
 def test_block_sizes_end_at_one_without_repeats(batch, sizes):
     assert block_sizes(batch) == sizes
+
+
+def test_clips_whose_store_was_down_get_their_label_once_it_is_back(cluster):
+    cluster.outages = {f"c{i}": 1 + i % 2 for i in range(0, 100, 9)}
+    sink, _ = run(cluster, planned(100))
+    assert {row["status"] for row in sink.rows.values()} == {"ok"}
+    assert len(sink.rows) == 100
+    assert cluster.calls == [16, 16, 16]
+    assert (sink.rows["c0"]["attempts"], sink.rows["c9"]["attempts"], sink.rows["c1"]["attempts"]) == (2, 3, 1)
+
+
+def test_store_that_stays_down_for_a_clip_makes_it_a_row_after_the_last_try(cluster):
+    cluster.outages = {"c5": 99}
+    sink, _ = run(cluster, planned(100))
+    row = sink.rows["c5"]
+    assert (row["status"], row["error_code"], row["attempts"]) == ("fetch_error", "storage", 3)
+    assert len(sink.rows) == 100
+
+
+def test_missing_object_is_a_row_at_once(cluster):
+    cluster.outages, cluster.code = {"c5": 99}, "not_found"
+    sink, _ = run(cluster, planned(100))
+    assert (sink.rows["c5"]["status"], sink.rows["c5"]["attempts"]) == ("fetch_error", 1)
+    assert cluster.calls == [16]
+
+
+def test_clip_that_kills_its_worker_after_the_store_was_down_is_poison(cluster):
+    cluster.outages, cluster.killers = {"c5": 1}, {"c6"}
+    sink, _ = run(cluster, planned(100))
+    assert {c for c, row in sink.rows.items() if row["status"] != "ok"} == {"c6"}
+
+
+def test_bad_store_does_not_keep_units_open_till_the_end(cluster, monkeypatch):
+    monkeypatch.setattr(passes, "MOST_HELD_UNITS", 3)
+    cluster.outages = {f"c{i}": 1 for i in range(0, 1000, 50)}  # one clip of each of the 20 units
+    open_units: list[int] = []
+
+    class WatchedSink(Sink):
+        def add(self, rows: pa.Table) -> None:
+            super().add(rows)
+            touched = [u for u, ids in self.planned.items() if any(c in self.rows for c in ids)]
+            open_units.append(len(self.missing(touched)))
+
+    sink = WatchedSink(planned(1000))
+    run(cluster, planned(1000), sink=sink)
+    assert len(sink.rows) == 1000
+    assert {row["status"] for row in sink.rows.values()} == {"ok"}
+    assert max(open_units) <= 5

@@ -121,6 +121,25 @@ def test_every_bad_clip_is_one_row_with_its_status_and_every_other_row_is_right(
         assert good.loc[path.stem, "score"] == pytest.approx(alone["score"], abs=1e-4)
         assert good.loc[path.stem, "ts_score"] == pytest.approx(alone["ts_score"], abs=1e-4)
         assert good.loc[path.stem, "content_hash"] == alone["content_hash"]
+    assert_events_explain_the_failures(Path(config.run.path), table.reset_index().set_index("name"))
+
+
+def assert_events_explain_the_failures(run: Path, by_name: pd.DataFrame) -> None:
+    """Each kill, each retry and each clip given up is told, by clip id."""
+    told = [json.loads(line) for line in (run / "events.jsonl").read_text().splitlines()]
+    ids = {name: by_name.loc[name, "clip_id"] for name in ("hang", "segfault")}
+    deaths = {e["clip_id"]: e for e in told if e["event"] in ("decoder_killed", "decoder_died")}
+    assert deaths[ids["hang"]]["event"] == "decoder_killed"
+    assert (deaths[ids["segfault"]]["event"], deaths[ids["segfault"]]["code"]) == ("decoder_died", "sigsegv")
+    assert {e["event"] for e in told} >= {
+        "driver_started",
+        "block_lost",
+        "clips_tried_again",
+        "poison",
+        "clips_through",
+    }
+    assert sum(e["event"] == "unit_committed" for e in told) == len(list((run / "predictions").iterdir()))
+    assert all(e["run"] == str(run) and e["driver"] for e in told)
 
 
 def test_finished_run_run_again_does_nothing_and_says_so(finished):

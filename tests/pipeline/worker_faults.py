@@ -12,6 +12,7 @@ from vidcls_batch.video.decoders.base import OpenClip
 from vidcls_batch.video.decoders.pyav import PlannedDecoder
 
 MARK = b"vidcls-fault:"
+TALLY = "tally:"  # then a clip's number and a file to note each decode in
 BACKEND = "worker_faults:FaultyDecoder"
 
 
@@ -28,7 +29,11 @@ class FaultyDecoder:
 
     def open(self, data: bytes | memoryview, *, limits: DecodeLimits) -> AbstractContextManager[OpenClip]:
         _, mark, fault = bytes(data[-64:]).partition(MARK)
-        if mark:
+        if mark and fault.decode().startswith(TALLY):
+            _, number, path = fault.decode().split(":")
+            with open(path, "a") as tally:  # noqa: PTH123
+                tally.write(f"{number}\n")
+        elif mark:
             FAULTS[fault.decode()]()
         return self._decoder.open(data, limits=limits)
 

@@ -22,6 +22,7 @@ Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
 DECIDES_RESULT: dict[str, bool] = {
     "run": False,  # where the run lies and how its store is reached
     "manifest": True,  # together with the manifest's digest
+    "manifest.allow": False,  # a limit decides whether a clip gets a label, not which
     "label_set": True,
     "decode": True,
     "decode.timeout_s": False,  # depends on the machine anyway: a slow one needs more

@@ -1,6 +1,6 @@
 """The CPU stage: clips in, frames and facts out. Nothing a clip does leaves this stage but its row."""
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Self
 
 import numpy as np
@@ -11,7 +11,7 @@ from vidcls_batch.errors import ClipError, Status
 from vidcls_batch.schema import DECODED, ROUTE
 from vidcls_batch.stages.fetch import FetchedClip, FetchSettings, fetch_ahead
 from vidcls_batch.stages.ranges import ObjectReader
-from vidcls_batch.storage import StorageOptions
+from vidcls_batch.storage import AllowedUris, StorageOptions
 from vidcls_batch.types import Clip, DecodeLimits, DecodeReport, FrameRequest, Frames, Samples
 from vidcls_batch.video.decoders.base import backend_of
 from vidcls_batch.video.sandbox import SandboxedDecoder
@@ -40,6 +40,7 @@ class DecodeSettings:
     backend: str
     fetch: FetchSettings
     storage: StorageOptions
+    allowed: AllowedUris = field(default_factory=AllowedUris)
     num_threads: int = 1
 
 
@@ -48,13 +49,16 @@ class BlockDecoder:
 
     def __init__(self, settings: DecodeSettings) -> None:
         self._settings = settings
+        self._deaths: list[dict[str, str]] = []
         self._decoder = SandboxedDecoder(
             settings.request, limits=settings.limits, backend=settings.backend, num_threads=settings.num_threads
         )
         fetch = settings.fetch
         if not backend_of(settings.backend).reads_ranges:
             fetch = replace(fetch, range_above_bytes=None)
-        self._read = ObjectReader(storage=settings.storage, fetch=fetch, max_bytes=settings.limits.max_bytes)
+        self._read = ObjectReader(
+            storage=settings.storage, fetch=fetch, max_bytes=settings.limits.max_bytes, allowed=settings.allowed
+        )
 
     def __call__(self, clips: pa.Table) -> pa.Table:
         """Rows of CLIPS to rows of ROUTE, DECODED, `frames` (uint8 tensor [slots, H, W, 3]) and, where a member hears,
@@ -73,11 +77,18 @@ class BlockDecoder:
             attempts = clips["attempts"][index].as_py()
             place = _Place(frames[index], sound[index], lengths[index])
             rows.append({"attempts": attempts, **self._decode(source, out=place)})
+            clip_id = clips["clip_id"][index].as_py()
+            self._deaths += [{"clip_id": clip_id, "status": s, "code": c} for s, c in self._decoder.take_deaths()]
         decoded = pa.Table.from_pylist(rows, schema=DECODED)
         columns = [clips[name] for name in ROUTE.names] + decoded.columns
         tensor = pa.FixedShapeTensorArray.from_numpy_ndarray(frames)
         block = pa.table([*columns, tensor], names=[*ROUTE.names, *DECODED.names, FRAMES])
         return with_sound(block, sound, lengths) if request.sounds else block
+
+    def take_deaths(self) -> list[dict[str, str]]:
+        """Decoder children that died or were killed since the last call: clip_id, status, code."""
+        deaths, self._deaths = self._deaths, []
+        return deaths
 
     def close(self) -> None:
         """End the decoder child."""

@@ -10,7 +10,15 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import partial
 
-from vidcls_batch.errors import ClipError, ObjectTooLargeError, Stage, Status, StorageError, VidclsError
+from vidcls_batch.errors import (
+    ClipError,
+    ObjectTooLargeError,
+    Stage,
+    Status,
+    StorageError,
+    UriNotAllowedError,
+    VidclsError,
+)
 from vidcls_batch.types import Clip
 from vidcls_batch.video.source import BlockCache
 
@@ -25,6 +33,7 @@ _CODES: tuple[tuple[type[Exception], str], ...] = (
     (IsADirectoryError, "is_directory"),
     (NotADirectoryError, "not_found"),
     (TimeoutError, "fetch_timeout"),
+    (UriNotAllowedError, "uri_not_allowed"),
     (StorageError, "storage"),
     (VidclsError, "storage"),
     (OSError, "io_error"),

@@ -1,10 +1,11 @@
 """Whether a clip's object is fetched whole or in parts."""
 
+from dataclasses import replace
 from functools import partial
 
 from vidcls_batch.errors import ClipError, ObjectTooLargeError, StorageError
 from vidcls_batch.stages.fetch import Body, FetchSettings, retried
-from vidcls_batch.storage import StorageOptions, read_object, read_range, stat_object
+from vidcls_batch.storage import AllowedUris, StorageOptions, read_object, read_range, stat_object
 from vidcls_batch.video.mp4_index import index_stands_apart
 from vidcls_batch.video.source import BlockCache
 
@@ -16,11 +17,16 @@ class ObjectReader:
     ones the body is not read.
     """
 
-    def __init__(self, *, storage: StorageOptions, fetch: FetchSettings, max_bytes: int) -> None:
-        self._storage, self._settings, self._max_bytes = storage, fetch, max_bytes
+    def __init__(
+        self, *, storage: StorageOptions, fetch: FetchSettings, max_bytes: int, allowed: AllowedUris | None = None
+    ) -> None:
+        self._allowed = allowed or AllowedUris()
+        self._storage = replace(storage, web_hosts=self._allowed.web_hosts)
+        self._settings, self._max_bytes = fetch, max_bytes
 
     def __call__(self, uri: str) -> bytes | Body:
         """The object, or what can fetch its parts. Raises what `read_object` raises, and ClipError."""
+        self._allowed.check(uri)
         above = self._settings.range_above_bytes
         if above is None or above >= self._max_bytes:
             return self._whole(uri, self._max_bytes)

@@ -4,12 +4,14 @@ The only package that reads storage settings from the environment; errors it rai
 (FileNotFoundError, PermissionError, IsADirectoryError) or StorageError with the next step in its message.
 """
 
+from vidcls_batch.storage.allowed import AllowedUris
 from vidcls_batch.storage.objects import ObjectInfo, list_objects, read_object, stat_object
 from vidcls_batch.storage.options import StorageOptions, absolute_uri, storage_options
 from vidcls_batch.storage.ranges import read_range
 from vidcls_batch.storage.store import Store, open_store
 
 __all__ = [
+    "AllowedUris",
     "ObjectInfo",
     "StorageOptions",
     "Store",

@@ -14,7 +14,10 @@ from vidcls_batch.storage.options import StorageOptions, open_filesystem, protoc
 # Above this S3 wants several parts, and servers differ in how they treat conditions on completing those.
 _SINGLE_PART_BYTES = 5 << 30
 _TRIES = 4
-_FIRST_WAIT_S = 0.5
+# A store that answers and asks for patience gets more of it, about a minute and a half: a failed commit ends the run.
+_TRIES_WHEN_BUSY = 7
+_BUSY = (429, 500, 502, 503, 504)
+_FIRST_WAIT_S, _LONGEST_WAIT_S = 0.5, 20.0
 _READ_TIMEOUT_S = 300.0
 
 T = TypeVar("T")
@@ -118,16 +121,18 @@ def _says_exists(error: BaseException) -> bool:
 def _persist(request: Callable[[], T]) -> T:
     """Repeat a request that failed for a reason that passes, on top of the client's own shorter retries."""
     wait_s = _FIRST_WAIT_S
-    for _ in range(_TRIES - 1):
+    for tried in range(1, _TRIES_WHEN_BUSY):
         try:
             return request()
         except store_errors() as error:
             fault = store_fault(error, uri="", doing="write")
             if not (isinstance(fault, StorageError) and fault.transient) or _says_exists(error):
                 raise
+            if tried >= _TRIES and http_status(error) not in _BUSY:
+                raise
         except StorageError as error:
-            if not error.transient:
+            if not error.transient or (tried >= _TRIES and http_status(error) not in _BUSY):
                 raise
         time.sleep(wait_s)
-        wait_s *= 3
+        wait_s = min(_LONGEST_WAIT_S, wait_s * 3)
     return request()

@@ -17,6 +17,8 @@ CONNECT_TIMEOUT_S = 10
 READ_TIMEOUT_S = 60
 # Tries of one request inside the S3 client (connection errors, 500, 502, 503, 504, throttling), with back-off.
 S3_ATTEMPTS = 4
+# Scheme -> the extra of this package that brings its file system.
+EXTRAS = {"gs": "gcs", "gcs": "gcs", "abfs": "azure", "abfss": "azure", "az": "azure", "hf": "hf"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +29,7 @@ class StorageOptions:
 
     endpoint_url: str | None = None  # of s3:// URIs; None is Amazon's
     options: Mapping[str, Any] = field(default_factory=dict)  # further keyword arguments of the fsspec file system
+    web_hosts: tuple[str, ...] | None = None  # http(s) goes to public addresses and these hosts only; None: anywhere
 
 
 def storage_options(run: RunConfig) -> StorageOptions:
@@ -79,9 +82,17 @@ def open_filesystem(uri: str, *, options: StorageOptions) -> tuple[AbstractFileS
         arguments = _s3_arguments(options)
     elif protocol in ("file", "local", "memory", "http", "https"):
         arguments = {}  # the run's options are meant for its object store
+    if protocol in ("http", "https") and options.web_hosts is not None:
+        from vidcls_batch.storage.allowed import web_client_options
+
+        arguments = web_client_options(options.web_hosts)
     try:
         filesystem = fsspec.filesystem(protocol, **arguments)
-    except (ValueError, ImportError) as error:
+    except ImportError as error:
+        extra = EXTRAS.get(protocol)
+        install = f"pip install 'vidcls-batch[{extra}]'" if extra else f"the fsspec package for {protocol}://"
+        raise StorageError(f"Cannot open {uri}: {protocol}:// needs {install} here and on each worker.") from error
+    except ValueError as error:
         raise StorageError(
             f"Cannot open {uri}: {error}. Use a local path, s3://, or install the fsspec package for {protocol}://."
         ) from error

@@ -61,8 +61,8 @@ def check_put_if_absent(store: Store, *, folder: str) -> None:
     """Raise StorageError when the store lets a second creator overwrite the first, as some S3 servers silently do."""
     token = secrets.token_hex(8)
     probe = f"{folder}/probe-{token}"
+    store.put_if_absent(probe, f"first {token}".encode())  # outside of `try`: its own error is the one to tell
     try:
-        store.put_if_absent(probe, f"first {token}".encode())
         if store.put_if_absent(probe, f"second {token}".encode()):
             raise StorageError(
                 f"The store of {store.uri} ignores If-None-Match: two drivers could overwrite each other's results. "

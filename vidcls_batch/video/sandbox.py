@@ -26,6 +26,7 @@ class SandboxedDecoder:
         self, request: FrameRequest, *, limits: DecodeLimits, backend: str = "auto", num_threads: int = 1
     ) -> None:
         self._request, self._limits, self._backend, self._num_threads = request, limits, backend, num_threads
+        self._deaths: list[tuple[str, str]] = []
         self._kills: dict[bytes, list[Status]] = {}
         self._process = self._start()
         self._warned = False
@@ -54,6 +55,11 @@ class SandboxedDecoder:
                 raise
         # Once more in a fresh child: the first may have died of what an earlier clip did to it.
         return self._decode_once(source, start_s, end_s, out, samples)
+
+    def take_deaths(self) -> list[tuple[str, str]]:
+        """Status and code of each child that died or was killed since the last call, also where a second try worked."""
+        deaths, self._deaths = self._deaths, []
+        return deaths
 
     def close(self) -> None:
         """End the child."""
@@ -86,6 +92,8 @@ class SandboxedDecoder:
             self._warn_of_substitute(report.decoder)
             return report
         except ClipError as error:
+            if error.status in (Status.TIMEOUT, Status.CRASHED):
+                self._deaths.append((error.status.value, error.code))
             if error.status in (Status.TIMEOUT, Status.CRASHED) and len(self._kills) < _MOST_KILLERS_REMEMBERED:
                 self._kills.setdefault(_digest(source), []).append(error.status)
             raise
