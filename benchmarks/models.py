@@ -110,8 +110,7 @@ def interleaved(calls: Sequence[Callable[[], object]], *, rounds: int, device: s
 def now(device: str) -> float:
     if device.startswith("cuda"):
         torch.cuda.synchronize()
-        return time.perf_counter()
-    return time.process_time()
+    return time.process_time() if device == "cpu" else time.perf_counter()
 
 
 def save_checkpoint(family: str, folder: Path) -> MemberConfig:

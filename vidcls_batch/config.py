@@ -179,7 +179,15 @@ class MemberConfig(_Section):
         "nearer to them than to any label gets ensemble.none_label.",
     )
     sampling: SamplingConfig = SamplingConfig()
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
+        "auto", description="What it computes in; auto: bf16 on CUDA, fp32 on the CPU."
+    )
+    layout: Literal["auto", "contiguous", "channels_last_3d"] = Field(
+        "auto", description="Memory order of a 3D network's weights and features; auto: contiguous."
+    )
+    compile: Literal["auto", "off", "default", "reduce-overhead"] = Field(
+        "auto", description="torch.compile; reduce-overhead adds CUDA graphs. Takes minutes per worker; auto: off."
+    )
 
     @field_validator("prompts")
     @classmethod

@@ -141,6 +141,7 @@ class LoadedNetwork:
     num_parameters: int
     num_outputs: int | None = None  # where only the weights tell
     dtype: "torch.dtype | None" = None  # what it computes in, where it had no choice
+    module: "torch.nn.Module | None" = None  # of its weights, where torch runs it as it is
 
 
 class Family(Protocol):

@@ -157,7 +157,7 @@ class DualEncoderFamily:
             clips = torch.nn.functional.normalize(self.encode(module, pixels).float(), dim=-1)
             return Scores(logits=clips @ embedded.T * scale + bias, embeddings=clips)
 
-        return LoadedNetwork(network=network, num_parameters=num_parameters)
+        return LoadedNetwork(network=network, num_parameters=num_parameters, module=module)
 
     def embed_label_texts(self, checkpoint: Checkpoint, *, texts: tuple[tuple[str, ...], ...]) -> "Tensor":
         """Unit embeddings float32 [K, D]."""

@@ -1,7 +1,7 @@
 """A loaded member: uint8 frames and, for members that hear, sound in, logits per view out."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from vidcls_batch.errors import CheckpointError
 from vidcls_batch.models.base import CheckpointRecord, InputSpec, Network, Scores, Sound
@@ -10,16 +10,6 @@ from vidcls_batch.types import SoundWindow
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
-
-Precision = Literal["auto", "fp32", "bf16", "fp16"]
-
-
-def resolve_precision(precision: Precision, *, device: str) -> "torch.dtype":
-    """The dtype a member computes in. `auto`: bf16 on CUDA, fp32 on the CPU, where bf16 ran five times slower."""
-    import torch
-
-    named = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-    return named["bf16" if device.startswith("cuda") else "fp32"] if precision == "auto" else named[precision]
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,8 +18,9 @@ from vidcls_batch.models.base import (
     TextScorer,
 )
 from vidcls_batch.models.checkpoints import Checkpoint, CheckpointAccess, open_checkpoint
+from vidcls_batch.models.execution import prepare_network, resolve_execution
 from vidcls_batch.models.families import FAMILIES, FamilyFacts
-from vidcls_batch.models.member import LoadedMember, resolve_precision
+from vidcls_batch.models.member import LoadedMember
 from vidcls_batch.models.zero_shot import fill_prompts, load_templates
 from vidcls_batch.storage import StorageOptions
 
@@ -104,7 +105,8 @@ def load_member(
     """
     checkpoint = open_checkpoint(config.checkpoint, revision=config.revision, access=access)
     description = _describe(config, checkpoint, run_labels=labels)
-    dtype = resolve_precision(config.precision, device=device)
+    execution = resolve_execution(config, device=device)
+    dtype = execution.dtype
     texts = member_texts(config, description, labels=labels, aliases=aliases)
     loaded = open_family(config.family).load(checkpoint, texts=texts, device=device, dtype=dtype)
     if loaded.dtype is not None and loaded.dtype != dtype:
@@ -129,7 +131,7 @@ def load_member(
         ),
         device=device,
         dtype=dtype,
-        network=loaded.network,
+        network=prepare_network(loaded, execution, description.input, name=config.name, device=device),
         sound=description.sound,
     )
 

@@ -97,7 +97,9 @@ class Stem(nn.Module):
 
 def pool_windows(x: Tensor, window: tuple[int, int, int]) -> Tensor:
     """Means over all windows of that size in [N, C, T, H, W]; over everything where the frames are smaller."""
-    return avg_pool3d(x, [min(size, available) for size, available in zip(window, x.shape[2:], strict=True)], stride=1)
+    windows = [min(size, available) for size, available in zip(window, x.shape[2:], strict=True)]
+    # In float32: the CPU's kernel knows no other type.
+    return avg_pool3d(x.float(), windows, stride=1).to(x.dtype)
 
 
 class Head(nn.Module):

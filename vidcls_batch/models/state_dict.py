@@ -78,6 +78,7 @@ class StateDictFamily:
             network=network if self.adapt is None else self.adapt(network),
             num_parameters=num_parameters,
             num_outputs=len(head),
+            module=network,
         )
 
 

@@ -68,7 +68,7 @@ class TransformersVideoFamily:
             embeddings = model(pixels).logits.flatten(1)  # VideoPrism's have an axis of one query
             return Scores(logits=head(embeddings), embeddings=embeddings)
 
-        return LoadedNetwork(network=network, num_parameters=num_parameters)
+        return LoadedNetwork(network=network, num_parameters=num_parameters, module=model)
 
 
 def read_config(checkpoint: Checkpoint, *, model_types: tuple[str, ...]) -> dict[str, object]:

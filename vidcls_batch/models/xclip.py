@@ -78,7 +78,7 @@ class XClipFamily:
             logits = score_texts(model, video, patches, text_features, scale=scale)
             return Scores(logits=logits, embeddings=video, context=patches.flatten(1))
 
-        return LoadedNetwork(network=network, num_parameters=num_parameters)
+        return LoadedNetwork(network=network, num_parameters=num_parameters, module=module)
 
     def embed_label_texts(self, checkpoint: Checkpoint, *, texts: tuple[tuple[str, ...], ...]) -> "Tensor":
         """Text features float32 [K, D], before the prompt generator."""
