@@ -6,7 +6,7 @@ import secrets
 import socket
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import pyarrow as pa
 
@@ -29,6 +29,7 @@ from vidcls_batch.progress import RunProgress, format_duration
 from vidcls_batch.resources import stage_resources
 from vidcls_batch.run_spec import RunSpec, resolve_run
 from vidcls_batch.run_watch import RunWatch
+from vidcls_batch.stages.usage import UsageTally
 from vidcls_batch.storage import Store, open_store
 
 # Where each Parquet file's footer carries what its labels rest on.
@@ -45,6 +46,7 @@ class RunOutcome:
     labeled_now: int  # clips that this process labeled; 0 when the run was already finished
     seconds: float
     warnings: tuple[str, ...] = ()
+    classifiers_busy: float | None = None  # share of their time that the classifiers scored; None: nothing was labeled
 
     def __str__(self) -> str:
         ok = self.statuses.get(Status.OK, 0)
@@ -52,6 +54,11 @@ class RunOutcome:
         lines = [
             f"Done: {self.num_clips:,} clips, each with one row: ok {ok:,}, " + (", ".join(failed) or "none failed"),
             f"  labeled now   {self.labeled_now:,} in {format_duration(self.seconds)}",
+            *(
+                []
+                if self.classifiers_busy is None
+                else [f"  classifiers   {self.classifiers_busy:.0%} of their time scoring"]
+            ),
             f"  predictions   {self.run_uri}/predictions",
             f"  provenance    {self.run_uri}/run.json",
         ]
@@ -77,10 +84,12 @@ def run_labeling(config: Config, *, progress: RunProgress) -> RunOutcome:
         return proven_outcome(store, plan, labeled=0, started=started)
     labeled = 0
     warnings: list[str] = []
+    usage = UsageTally()
     if pending:
-        labeled, warnings = _label(spec, store=store, plan=plan, pending=pending, progress=progress)
+        labeled, warnings = _label(spec, store=store, plan=plan, pending=pending, progress=progress, usage=usage)
     progress.say("Verifying planned ids against committed ids ...")
-    return proven_outcome(store, plan, labeled=labeled, started=started, warnings=warnings)
+    outcome = proven_outcome(store, plan, labeled=labeled, started=started, warnings=warnings)
+    return replace(outcome, classifiers_busy=usage.busy_share)
 
 
 def proven_outcome(
@@ -101,7 +110,13 @@ def proven_outcome(
 
 
 def _label(
-    spec: RunSpec, *, store: Store, plan: Plan, pending: Sequence[int], progress: RunProgress
+    spec: RunSpec,
+    *,
+    store: Store,
+    plan: Plan,
+    pending: Sequence[int],
+    progress: RunProgress,
+    usage: UsageTally,
 ) -> tuple[int, list[str]]:
     run = spec.config.run
     record = spec.record()
@@ -119,7 +134,7 @@ def _label(
         compression=spec.config.output.compression,
         pending=pending,
     )
-    watch = RunWatch(EventLog(store, driver=owner, say=progress.say), DriverMetrics())
+    watch = RunWatch(EventLog(store, driver=owner, say=progress.say), DriverMetrics(), usage)
     watch.note(
         "driver_started",
         host=socket.gethostname(), pid=os.getpid(), ray_address=ray_address(run), version=vidcls_batch.__version__,

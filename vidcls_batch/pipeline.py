@@ -11,7 +11,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -247,7 +247,13 @@ def _decode_block(clips: pa.Table, *, pickled_settings: bytes) -> pa.Table:
 
 
 def _told(
-    rows: pa.Table, *, stage: str, started: float, deaths: list[dict[str, str]], before: bytes = b"[]"
+    rows: pa.Table,
+    *,
+    stage: str,
+    started: float,
+    deaths: list[dict[str, str]],
+    before: bytes = b"[]",
+    usage: dict[str, float] | None = None,
 ) -> pa.Table:
     """Count the block for Prometheus, and write on it what the driver cannot see from afar."""
     attempt = task_attempt()
@@ -255,12 +261,14 @@ def _told(
         rows, seconds=time.perf_counter() - started, attempt=attempt, deaths=Counter(d["status"] for d in deaths)
     )
     node = ray.get_runtime_context().get_node_id()
-    fact = {"stage": stage, "node": node, "pid": os.getpid(), "attempt": attempt, "deaths": deaths}
+    fact = {"stage": stage, "node": node, "pid": os.getpid(), "attempt": attempt, "deaths": deaths, "usage": usage}
     return rows.replace_schema_metadata({BLOCK_FACTS: json.dumps([*json.loads(before), fact])})
 
 
 def block_facts(rows: pa.Table) -> list[dict[str, Any]]:
-    """What workers wrote on a block: stage, node, pid, attempt (0 is the first), deaths of decoder children."""
+    """What workers wrote on a block: stage, node, pid, attempt (0 is the first), deaths of decoder children, and a
+    classifier's `WorkerUsage`.
+    """
     facts: list[dict[str, Any]] = json.loads((rows.schema.metadata or {}).get(BLOCK_FACTS, b"[]"))
     return facts
 
@@ -281,7 +289,8 @@ class _ClassifierActor:
         before = (block.schema.metadata or {}).get(BLOCK_FACTS, b"[]")
         try:
             rows = self._classifier(block)
-            return _told(rows, stage="classify", started=started, deaths=[], before=before)
+            usage = asdict(self._classifier.usage())
+            return _told(rows, stage="classify", started=started, deaths=[], before=before, usage=usage)
         except DeviceLostError as error:
             # Only a new process gets the device back: Ray restarts the actor and tries the block again.
             logging.getLogger(__name__).error("%s", error)

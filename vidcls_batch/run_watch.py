@@ -3,7 +3,7 @@
 import sys
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
@@ -13,6 +13,7 @@ from vidcls_batch.dataset.commit import CommittedUnit
 from vidcls_batch.dataset.events import EventLog
 from vidcls_batch.metrics import DriverMetrics
 from vidcls_batch.pipeline import block_facts
+from vidcls_batch.stages.usage import UsageTally, WorkerUsage
 
 _MOST_IDS = 50  # of one event
 QUARANTINED = "quarantined"
@@ -24,6 +25,7 @@ class RunWatch:
 
     events: EventLog | None = None
     metrics: DriverMetrics | None = None
+    usage: UsageTally = field(default_factory=UsageTally)
 
     def note(self, kind: str, **facts: Any) -> None:
         """An event."""
@@ -34,6 +36,8 @@ class RunWatch:
         """A block that came back: which of its workers and decoders died on the way."""
         units = pc.unique(rows["unit"]).to_pylist()
         for fact in block_facts(rows):
+            if fact["usage"] is not None:
+                self.usage.add(f"{fact['node']}/{fact['pid']}", WorkerUsage(**fact["usage"]))
             where = {"stage": fact["stage"], "node": fact["node"], "pid": fact["pid"]}
             if fact["attempt"]:
                 ids = rows["clip_id"].to_pylist()[:_MOST_IDS]
@@ -109,7 +113,7 @@ class RunWatch:
         """The clips are through, or an exception under way ends the driver; writes all events."""
         error = sys.exc_info()[1]
         if error is None:
-            self.note("clips_through")
+            self.note("clips_through", classifiers_busy=self.usage.busy_share)
         else:
             self.note("driver_ended", error=type(error).__name__, reason=str(error))
         if self.events is not None:

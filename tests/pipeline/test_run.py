@@ -14,6 +14,7 @@ from worker_faults import BACKEND, with_fault
 from vidcls_batch.errors import ConfigError, ManifestError, RunMismatchError, Status
 from vidcls_batch.labeling_run import run_labeling
 from vidcls_batch.peek import peek_at
+from vidcls_batch.pipeline import BLOCK_FACTS
 from vidcls_batch.progress import SilentProgress
 from vidcls_batch.retry import retry_failed
 from vidcls_batch.storage import StorageOptions
@@ -160,6 +161,11 @@ def test_resume_labels_only_what_is_missing_and_leaves_committed_units_as_they_a
     outcome = run_labeling(finished, progress=NOTHING_SAID)
     after = file_bytes(run)
     assert outcome.labeled_now == 5
+    assert outcome.classifiers_busy is not None
+    assert 0 < outcome.classifiers_busy <= 1
+    assert "of their time scoring" in str(outcome)
+    footer = pq.read_schema(run / "predictions" / "unit-000001.parquet").metadata or {}
+    assert BLOCK_FACTS not in footer
     assert after.keys() == before.keys()
     assert {n: d for n, d in after.items() if n != "unit-000001.parquet"} == {
         n: d for n, d in before.items() if n != "unit-000001.parquet"

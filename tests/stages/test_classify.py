@@ -1,3 +1,4 @@
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,6 +16,7 @@ from vidcls_batch.schema import DECODED, ROUTE, MemberColumns, result_schema
 from vidcls_batch.stages import classify
 from vidcls_batch.stages.classify import BlockClassifier, ClassifySettings, DeviceLostError
 from vidcls_batch.stages.decode import FRAMES, with_sound
+from vidcls_batch.stages.host_copies import HostCopies
 from vidcls_batch.storage import StorageOptions
 from vidcls_batch.types import FrameRequest, Sampling, SoundWindow
 
@@ -203,7 +205,7 @@ def test_out_of_memory_halves_the_batch_and_remembers(classifier):
 
 def test_lost_device_is_not_blamed_on_a_clip(classifier, monkeypatch):
     score, _ = classifier("raises", device="cuda")
-    monkeypatch.setattr(classify, "_to_device", lambda frames, _: torch.from_numpy(frames.copy()))
+    monkeypatch.setattr(HostCopies, "start", lambda _, frames: lambda: torch.from_numpy(frames.copy()))
 
     def broken(*_: object) -> None:
         raise RuntimeError("CUDA error: an illegal memory access was encountered")
@@ -211,6 +213,29 @@ def test_lost_device_is_not_blamed_on_a_clip(classifier, monkeypatch):
     monkeypatch.setattr(torch.cuda, "synchronize", broken)
     with pytest.raises(DeviceLostError, match="cuda is lost"):
         score(block([BAD]))
+
+
+def test_a_block_in_parts_gets_the_same_rows_and_a_bad_clip_hurts_no_part(classifier, monkeypatch):
+    levels = [250, 0, BAD, 128, 255, 1, 2]
+    whole, _ = classifier("raises")
+    expected = whole(block(levels, failed=(4,)))
+    parted, member = classifier("raises")
+    monkeypatch.setattr(HostCopies, "parts", lambda _, n: [slice(i, i + 2) for i in range(0, n, 2)])
+    found = parted(block(levels, failed=(4,)))
+    assert max(member.batches) == 2
+    assert found.drop_columns(["infer_ms"]).equals(expected.drop_columns(["infer_ms"]))
+
+
+def test_a_classifier_tells_how_much_of_its_time_it_scores(classifier):
+    score, _ = classifier()
+    assert score.usage().alive_s == 0
+    score(block([250, 0]))
+    first = score.usage()
+    assert 0 < first.scoring_s <= first.alive_s
+    time.sleep(0.05)
+    later = score.usage()
+    assert later.scoring_s == first.scoring_s
+    assert later.alive_s >= first.alive_s + 0.05
 
 
 def test_threads_are_set_from_the_settings(classifier):

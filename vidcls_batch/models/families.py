@@ -224,7 +224,11 @@ FAMILIES: tuple[FamilyFacts, ...] = (
         code="vidcls_batch.models.pytorchvideo_zoo:X3D_L",
         sampling="16 frames, stride 5",
         size=312,
-        models=(PublishedModel("X3D-L", 6.2, 26.64, "10x3", 77.5, _PYTORCHVIDEO),),
+        models=(
+            PublishedModel(
+                "X3D-L", 6.2, 18.4, "10x3", 77.5, f"{_PYTORCHVIDEO}; cost counted (its 26.64 are of larger frames)"
+            ),
+        ),
     ),
     FamilyFacts(
         family="r3d_18",

@@ -2,8 +2,7 @@
 
 import math
 import time
-import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -22,6 +21,8 @@ from vidcls_batch.models.member import LoadedMember
 from vidcls_batch.models.registry import checkpoint_access, load_member
 from vidcls_batch.schema import DECODED, ROUTE, MemberColumns, result_schema
 from vidcls_batch.stages.decode import FRAMES, SOUND, SOUND_LENGTHS
+from vidcls_batch.stages.host_copies import HostCopies
+from vidcls_batch.stages.usage import WorkerUsage
 from vidcls_batch.storage import StorageOptions
 from vidcls_batch.types import FrameRequest, Frames, Samples, SoundWindow
 
@@ -65,8 +66,8 @@ class _Clips:
     samples: Samples | None = None  # [B, samples of all windows]
     lengths: NDArray[np.int32] | None = None  # [B, windows]
 
-    def part(self, indices: NDArray[np.int64]) -> "_Clips":
-        if len(indices) == len(self.frames):
+    def part(self, indices: NDArray[np.int64] | slice) -> "_Clips":
+        if not isinstance(indices, slice) and len(indices) == len(self.frames):
             return self
         return _Clips(
             self.frames[indices],
@@ -75,11 +76,12 @@ class _Clips:
             None if self.lengths is None else self.lengths[indices],
         )
 
-    def to_device(self, device: str) -> "_OnDevice":
-        return _OnDevice(
-            _to_device(self.frames, device),
-            None if self.samples is None else _to_device(self.samples, device),
-            None if self.lengths is None else _to_device(self.lengths, device),
+    def start_copy(self, copies: HostCopies) -> Callable[[], "_OnDevice"]:
+        frames = copies.start(self.frames)
+        return lambda: _OnDevice(
+            frames(),
+            None if self.samples is None else copies.at_once(self.samples),
+            None if self.lengths is None else copies.at_once(self.lengths),
         )
 
 
@@ -127,22 +129,34 @@ class BlockClassifier:
         ]
         self._schema = result_schema(settings.columns)
         self._largest_batch: int | None = None  # learnt from an out-of-memory error
+        self._copies = HostCopies(settings.device)
+        self._scoring_s = 0.0
+        self._first_block_at: float | None = None
 
     def __call__(self, block: pa.Table) -> pa.Table:
         """Rows of ROUTE, DECODED, `frames` and, where a member hears, sound to rows of `result_schema`, in the same
         order. Raises DeviceLostError.
         """
+        started = time.perf_counter()
+        if self._first_block_at is None:
+            self._first_block_at = started
         clips = _Clips(frames_of(block), np.array(block["clip_id"].to_pylist(), object))
         if self._settings.request.sounds:
             clips = replace(clips, samples=tensor_of(block, SOUND), lengths=tensor_of(block, SOUND_LENGTHS))
         to_score = np.flatnonzero(pc.equal(block["status"], Status.OK.value).to_numpy())
         scored, errors = self._score_isolating(clips, to_score) if len(to_score) else ([], {})
+        self._scoring_s += time.perf_counter() - started
         labeled, unlabeled = self._label(scored, num_rows=len(block))
         failures = {i: ("member_raised", message) for i, message in errors.items()}
         failures |= {i: ("no_score", message) for i, message in unlabeled.items()}
         known = with_failures(block.select([*ROUTE.names, *DECODED.names]), failures)
         columns = {name: known[name] for name in known.column_names} | labeled
         return pa.table([columns[field.name].cast(field.type) for field in self._schema], schema=self._schema)
+
+    def usage(self) -> WorkerUsage:
+        """How much of its time it has scored so far."""
+        alive = 0.0 if self._first_block_at is None else time.perf_counter() - self._first_block_at
+        return WorkerUsage(self._scoring_s, alive)
 
     def _label(self, scored: Sequence[_Scored], *, num_rows: int) -> tuple[dict[str, pa.ChunkedArray], dict[int, str]]:
         """Label columns in the block's order, null for rows that are not in `scored`; and why some got no label."""
@@ -172,7 +186,7 @@ class BlockClassifier:
         if self._largest_batch is not None and len(indices) > self._largest_batch:
             return self._score_halves(clips, indices)
         try:
-            return [self._score(clips.part(indices), indices)], {}
+            return self._score(clips.part(indices), indices), {}
         except torch.OutOfMemoryError as error:
             failure: Exception = error
             self._largest_batch = max(1, len(indices) // 2)
@@ -191,41 +205,59 @@ class BlockClassifier:
         right, right_errors = self._score_isolating(clips, indices[len(indices) // 2 :])
         return left + right, left_errors | right_errors
 
-    def _score(self, clips: _Clips, indices: NDArray[np.int64]) -> _Scored:
-        on_device = clips.to_device(self._settings.device)
-        cascade = self._settings.cascade
-        if cascade is not None:
+    def _score(self, clips: _Clips, indices: NDArray[np.int64]) -> list[_Scored]:
+        """Part by part: while the device scores one, the frames of the next are on their way to it."""
+        parts = self._copies.parts(len(indices))
+        coming = clips.part(parts[0]).start_copy(self._copies)
+        scored = []
+        for here, following in zip(parts, [*parts[1:], None], strict=True):
+            started = time.perf_counter()
+            on_device = coming()
+            # On CUDA this only queues the work; nothing waits for it before the next copy has begun.
+            queued = None if self._settings.cascade else [self._launch(m, on_device) for m in self._members]
+            if following is not None:
+                coming = clips.part(following).start_copy(self._copies)
+            if queued is None:
+                scored.append(self._score_cascade(on_device, clips.ids[here], indices[here]))
+            else:
+                members = [self._collect(m, scores) for m, scores in zip(self._members, queued, strict=True)]
+                scored.append(_Scored(indices[here], members, _per_clip_ms(started, len(on_device))))
+        return scored
 
-            def score(index: int, asked: NDArray[np.int64]) -> MemberEvidence:
-                return self._score_member(self._members[index], on_device.part(asked))
+    def _score_cascade(self, on_device: _OnDevice, ids: NDArray[np.object_], indices: NDArray[np.int64]) -> _Scored:
+        assert self._settings.cascade is not None
 
-            steps = score_in_steps(
-                score, cascade=cascade, clip_ids=clips.ids.tolist(), settings=self._settings.labeling
-            )
-            return _Scored(indices, steps.members, steps.infer_ms, steps.routes)
-        started = time.perf_counter()
-        members = [self._score_member(member, on_device) for member in self._members]
-        return _Scored(indices, members, _per_clip_ms(started, len(indices)))
+        def score(index: int, asked: NDArray[np.int64]) -> MemberEvidence:
+            member = self._members[index]
+            return self._collect(member, self._launch(member, on_device.part(asked)))
+
+        steps = score_in_steps(
+            score, cascade=self._settings.cascade, clip_ids=ids.tolist(), settings=self._settings.labeling
+        )
+        return _Scored(indices, steps.members, steps.infer_ms, steps.routes)
 
     def _score_tolerant(self, clips: _Clips, indices: NDArray[np.int64]) -> _Scored:
         """Like `_score` without a cascade; a member that raises on these clips is missing there."""
         started = time.perf_counter()
-        on_device = clips.to_device(self._settings.device)
+        on_device = clips.start_copy(self._copies)()
         found = []
         for member, label_map in zip(self._members, self._settings.labeling.maps, strict=True):
             try:
-                found.append(self._score_member(member, on_device))
+                found.append(self._collect(member, self._launch(member, on_device)))
             except Exception as error:  # whatever a model raises on a clip: its row tells, by null columns
                 _require_usable_device(self._settings.device, error)
                 absent = np.zeros(len(indices), np.bool_)
                 found.append(MemberEvidence(np.zeros((len(indices), label_map.num_outputs)), present=absent))
         return _Scored(indices, found, _per_clip_ms(started, len(indices)))
 
-    def _score_member(self, member: LoadedMember, clips: _OnDevice) -> MemberEvidence:
+    def _launch(self, member: LoadedMember, clips: _OnDevice) -> Scores:
         request = self._settings.request
         frames = None if member.input is None else clips.frames[:, request.slots_of(member.input.sampling)]
         sound = None if member.sound is None else clips.sound(member.sound, request=request)
-        evidence = evidence_of(member.score(frames, sound))
+        return member.score(frames, sound)
+
+    def _collect(self, member: LoadedMember, scores: Scores) -> MemberEvidence:
+        evidence = evidence_of(scores)
         here = evidence.present
         if not np.isfinite(evidence.logits if here is None else evidence.logits[here]).all():
             raise ValueError(f"member {member.name} gave logits that are not finite numbers")
@@ -283,13 +315,6 @@ def tensor_of(block: pa.Table, name: str) -> NDArray[Any]:
     array = column.chunk(0) if isinstance(column, pa.ChunkedArray) else column
     values: NDArray[Any] = array.to_numpy_ndarray()
     return values
-
-
-def _to_device(values: NDArray[Any], device: str) -> torch.Tensor:
-    with warnings.catch_warnings():
-        # The block lies read-only in shared memory; the models never write to their input.
-        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
-        return torch.from_numpy(values).to(device, non_blocking=True)
 
 
 def _require_usable_device(device: str, error: Exception) -> None:

@@ -2,8 +2,10 @@
 
 import warnings
 from collections.abc import Callable
+from typing import Any
 
 import torch
+from numpy.typing import NDArray
 
 from vidcls_batch.types import Frames
 
@@ -21,7 +23,7 @@ class HostCopies:
     def __init__(self, device: str) -> None:
         self._device = torch.device(device)
         self.overlap = self._device.type == "cuda"
-        self._stream = torch.cuda.Stream(self._device) if self.overlap else None
+        self._stream: torch.cuda.Stream | None = None
         self._pinned: list[tuple[torch.Tensor, torch.cuda.Event]] = []
         self._turn = 0
 
@@ -32,12 +34,11 @@ class HostCopies:
 
     def start(self, frames: Frames) -> Callable[[], torch.Tensor]:
         """Begin to copy uint8 frames; the function makes the calling stream, not the host, wait for them."""
-        with warnings.catch_warnings():
-            # The block lies read-only in shared memory; the models never write to their input.
-            warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
-            here = torch.from_numpy(frames)
-        if self._stream is None:
+        here = _as_tensor(frames)
+        if not self.overlap:
             return lambda: here
+        if self._stream is None:
+            self._stream = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
         staged, copied = self._buffer(here.numel())
         staged = staged.view(here.shape)
         staged.copy_(here)
@@ -54,14 +55,29 @@ class HostCopies:
 
         return wait
 
+    def at_once(self, values: NDArray[Any]) -> torch.Tensor:
+        """What is too small to be worth the trouble."""
+        return _as_tensor(values).to(self._device)
+
     def _buffer(self, num_bytes: int) -> tuple[torch.Tensor, torch.cuda.Event]:
         """One of two pinned buffers, its last copy done, and the event of the copy to come."""
         self._turn = 1 - self._turn
         while len(self._pinned) < 2:
-            self._pinned.append((torch.empty(0, dtype=torch.uint8), torch.cuda.Event()))
+            self._pinned.append((torch.empty(0, dtype=torch.uint8), _event()))
         buffer, copied = self._pinned[self._turn]
         copied.synchronize()
         if buffer.numel() < num_bytes:
             buffer = torch.empty(num_bytes, dtype=torch.uint8, pin_memory=True)
-        self._pinned[self._turn] = (buffer, torch.cuda.Event())
+        self._pinned[self._turn] = (buffer, _event())
         return buffer[:num_bytes], self._pinned[self._turn][1]
+
+
+def _as_tensor(values: NDArray[Any]) -> torch.Tensor:
+    with warnings.catch_warnings():
+        # The block lies read-only in shared memory; the models never write to their input.
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+        return torch.from_numpy(values)
+
+
+def _event() -> torch.cuda.Event:
+    return torch.cuda.Event()  # type: ignore[no-untyped-call]

@@ -1,26 +1,14 @@
-"""How much of their time classifiers score: told with their rows, as metadata of the table, never as a column."""
+"""How much of their time classifiers score: told on their blocks, never as a column of the table."""
 
-import json
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-
-import pyarrow as pa
-
-_KEY = b"vidcls_usage"
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerUsage:
     """Of one classifier since its first block came."""
 
-    worker: str
     scoring_s: float  # copies to the device and members; the rest is making rows and waiting for blocks
     alive_s: float
-
-    def attach(self, rows: pa.Table) -> pa.Table:
-        """The rows with this as their metadata."""
-        told = json.dumps([self.worker, self.scoring_s, self.alive_s]).encode()
-        return rows.replace_schema_metadata({**(rows.schema.metadata or {}), _KEY: told})
 
 
 @dataclass(slots=True)
@@ -29,16 +17,11 @@ class UsageTally:
 
     workers: dict[str, WorkerUsage] = field(default_factory=dict)
 
-    def take(self, rows: pa.Table) -> pa.Table:
-        """Note what the rows' worker told; gives the rows without it."""
-        metadata: Mapping[bytes, bytes] = rows.schema.metadata or {}
-        if _KEY not in metadata:
-            return rows
-        told = WorkerUsage(*json.loads(metadata[_KEY]))
-        known = self.workers.get(told.worker)
+    def add(self, worker: str, told: WorkerUsage) -> None:
+        """One classifier's word; an older one that comes late changes nothing."""
+        known = self.workers.get(worker)
         if known is None or told.alive_s > known.alive_s:
-            self.workers[told.worker] = told
-        return rows.replace_schema_metadata({key: value for key, value in metadata.items() if key != _KEY} or None)
+            self.workers[worker] = told
 
     @property
     def busy_share(self) -> float | None:
