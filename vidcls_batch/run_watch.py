@@ -36,7 +36,7 @@ class RunWatch:
         """A block that came back: which of its workers and decoders died on the way."""
         units = pc.unique(rows["unit"]).to_pylist()
         for fact in block_facts(rows):
-            if fact["usage"] is not None:
+            if fact.get("usage") is not None:
                 self.usage.add(f"{fact['node']}/{fact['pid']}", WorkerUsage(**fact["usage"]))
             where = {"stage": fact["stage"], "node": fact["node"], "pid": fact["pid"]}
             if fact["attempt"]:
