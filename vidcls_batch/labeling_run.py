@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, replace
 import pyarrow as pa
 
 import vidcls_batch
+from vidcls_batch.advisor import Advisor, Slots
 from vidcls_batch.canary import check_canary, choose_canary
 from vidcls_batch.cluster_watch import ClusterWatch, needs_of, watching
 from vidcls_batch.config import Config, ray_address
@@ -23,7 +24,7 @@ from vidcls_batch.errors import Status
 from vidcls_batch.labeling.cascade import CascadeTally
 from vidcls_batch.metrics import DriverMetrics
 from vidcls_batch.passes import label_in_passes
-from vidcls_batch.pipeline import Stages, ray_cluster
+from vidcls_batch.pipeline import Stages, object_store_share, ray_cluster
 from vidcls_batch.planning import freeze_plan
 from vidcls_batch.progress import RunProgress, format_duration
 from vidcls_batch.resources import stage_resources
@@ -140,7 +141,7 @@ def _label(
         host=socket.gethostname(), pid=os.getpid(), ray_address=ray_address(run), version=vidcls_batch.__version__,
         clips=plan.num_clips, clips_done=done, units=plan.num_units, units_to_do=len(pending),
     )  # fmt: skip
-    sink = _TallyingSink(collector, watch)
+    sink = _TallyingSink(collector, watch, progress)
     progress.say(
         "Starting Ray ..." if ray_address(run) is None else f"Joining the Ray cluster at {ray_address(run)} ..."
     )
@@ -152,6 +153,8 @@ def _label(
             decode=spec.decode_settings(),
             classify=spec.classify_settings(resources),
         )
+        slots = Slots.of(resources, capacity=capacity, clips_ahead=stages.decode.fetch.clips_ahead)
+        sink.advisor = Advisor(slots, store_share=object_store_share)
         progress.start(total=plan.num_clips, done=done)
         watch.start(to_do=plan.num_clips - done)
         cluster = ClusterWatch(needs_of(resources), watch=watch, say=progress.say)
@@ -177,19 +180,27 @@ def _label(
 
 
 class _TallyingSink:
-    """Passes rows on to the collector and counts what a cascade saved."""
+    """Passes rows on to the collector, counts what a cascade saved and says what the run waits for."""
 
-    def __init__(self, collector: UnitCollector, watch: RunWatch) -> None:
+    def __init__(self, collector: UnitCollector, watch: RunWatch, progress: RunProgress) -> None:
         self._collector = collector
         self._watch = watch
+        self._progress = progress
         self.tally = CascadeTally()
+        self.advisor: Advisor | None = None
 
     def add(self, rows: pa.Table) -> object:
         """Take rows of `result_schema`."""
+        started = time.monotonic()
         self.tally = self.tally.add(rows["cascade"].to_pylist(), rows["infer_ms"].to_pylist())
         committed = self._collector.add(rows)
         for unit in committed:
             self._watch.committed(unit)
+        if self.advisor is not None:
+            self.advisor.add(rows, driver_s=time.monotonic() - started)
+            if (advice := self.advisor.advice()) is not None:
+                self._watch.note("advice", limit=advice.limit.value, text=advice.text)
+                self._progress.say(str(advice))
         return committed
 
     def missing(self, units: Sequence[int]) -> Mapping[int, Sequence[str]]:

@@ -105,6 +105,15 @@ def ray_cluster(address: str | None, *, resources: ResourcesConfig) -> Iterator[
         ray.shutdown()
 
 
+def object_store_share() -> float | None:
+    """Which share of the cluster's object stores is full; None where Ray does not tell."""
+    try:
+        total, free = (r.get("object_store_memory", 0.0) for r in (ray.cluster_resources(), ray.available_resources()))
+    except Exception:  # Ray raises its own by the dozen when the head is slow: no reason to end a run
+        return None
+    return 1 - free / total if total else None
+
+
 def _init_ray(address: str | None, *, num_cpus: int, object_store_mb: int | None) -> None:
     if address is not None:
         ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
