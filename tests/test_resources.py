@@ -1,8 +1,10 @@
+import time
+
 import pytest
 
 from vidcls_batch.config import ResourcesConfig
 from vidcls_batch.errors import ConfigError
-from vidcls_batch.resources import Capacity, batch_size_for, stage_resources
+from vidcls_batch.resources import Capacity, batch_size_for, group_by_memory, stage_resources
 
 MB = 1 << 20
 
@@ -58,3 +60,35 @@ def test_stages_never_ask_for_equal_resources_so_that_ray_cannot_fuse_them():
 def test_cuda_on_a_machine_without_gpu_is_refused():
     with pytest.raises(ConfigError, match="no GPU"):
         settle(Capacity(num_cpus=8, num_gpus=0, private=True), device="cuda")
+
+
+@pytest.mark.parametrize(
+    ("sizes", "capacity", "expected"),
+    [
+        ({"a": 1, "b": 2}, 3, [["a", "b"]]),
+        ({"a": 2, "b": 2, "c": 2}, 3, [["a"], ["b"], ["c"]]),
+        # First fit, largest first, would need three groups here.
+        ({"a": 4, "b": 4, "c": 3, "d": 3, "e": 2, "f": 2, "g": 2}, 10, [["a", "b", "e"], ["c", "d", "f", "g"]]),
+        ({}, 1, []),
+    ],
+)
+def test_members_go_into_the_fewest_groups_that_fit(sizes, capacity, expected):
+    found = group_by_memory(sizes, capacity=capacity)
+    assert len(found) == len(expected)
+    assert sorted(name for group in found for name in group) == sorted(sizes)
+    assert all(sum(sizes[name] for name in group) <= capacity for group in found)
+    assert all(group == [name for name in sizes if name in group] for group in found)
+
+
+def test_a_dozen_members_are_grouped_at_once():
+    sizes = {f"m{i}": 300 + 37 * (i % 5) for i in range(12)}  # 4,377 in all, three at most together
+    started = time.perf_counter()
+    groups = group_by_memory(sizes, capacity=1000)
+    assert 5 <= len(groups) <= 6
+    assert sorted(name for group in groups for name in group) == sorted(sizes)
+    assert time.perf_counter() - started < 5
+
+
+def test_a_member_too_large_by_itself_is_named():
+    with pytest.raises(ConfigError, match="member b takes 9 MiB by itself, a device has 8 MiB"):
+        group_by_memory({"a": 1 << 20, "b": 9 << 20}, capacity=8 << 20)

@@ -306,6 +306,9 @@ class ResourcesConfig(_Section):
         None, ge=0, description="GPUs a classifier actor reserves; fractions share one."
     )
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    device_memory_mb: int | None = Field(
+        None, ge=1, description="Memory of one GPU, for `vidcls plan`; default: that of this machine's GPU."
+    )
     accelerator_type: str | None = Field(
         None, description="Ray's name of the GPUs for classifiers, e.g. A10G or H100; default: any."
     )

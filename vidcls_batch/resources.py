@@ -119,6 +119,42 @@ def stage_resources(config: ResourcesConfig, *, capacity: Capacity, frame_bytes:
     )
 
 
+def group_by_memory(sizes: Mapping[str, int], *, capacity: int) -> list[list[str]]:
+    """The fewest groups of members whose bytes fit `capacity` together, members in their given order.
+
+    Exact: an ensemble has a dozen members at most. Raises ConfigError that names a member too large by itself.
+
+    >>> group_by_memory({"a": 6, "b": 5, "c": 4, "d": 3}, capacity=9)
+    [['a', 'd'], ['b', 'c']]
+    """
+    for name, size in sizes.items():
+        if size > capacity:
+            raise ConfigError(
+                f"member {name} takes {size >> 20:,} MiB by itself, a device has {capacity >> 20:,} MiB: lower "
+                "resources.batch_size, its sampling.views or its precision, or take a larger device"
+            )
+    names = list(sizes)
+    # For each set of members, a bit mask: the fewest groups, how full the last one is, and its last member.
+    best: list[tuple[int, int, int]] = [(0, capacity, -1)] * (1 << len(names))
+    for chosen in range(1, 1 << len(names)):
+        found = []
+        for index in (i for i in range(len(names)) if chosen >> i & 1):
+            count, filled, _ = best[chosen & ~(1 << index)]
+            size = sizes[names[index]]
+            fits = filled + size <= capacity
+            found.append((count, filled + size, index) if fits else (count + 1, size, index))
+        best[chosen] = min(found)
+    groups: list[list[int]] = []
+    chosen = len(best) - 1
+    while chosen:
+        count, _, index = best[chosen]
+        if len(groups) < best[-1][0] - count + 1:
+            groups.append([])
+        groups[-1].append(index)
+        chosen &= ~(1 << index)
+    return [[names[index] for index in sorted(group)] for group in sorted(sorted(group) for group in groups)]
+
+
 def _device(config: ResourcesConfig, capacity: Capacity) -> Literal["cpu", "cuda"]:
     if config.device != "auto":
         if config.device == "cuda" and capacity.private and capacity.num_gpus == 0:

@@ -171,3 +171,14 @@ def test_what_would_hurt_a_run_is_an_error_with_a_next_step(changes, code):
 def test_what_may_hurt_a_few_clips_is_a_warning(changes):
     (finding,) = findings_of(replace(FINE, **changes))
     assert finding.severity == "warning"
+
+
+def test_members_that_no_device_holds_together_are_an_error_with_their_groups():
+    sizes = {"videomae": 6 * MB, "xclip": 5 * MB, "x3d": 3 * MB}
+    assert findings_of(replace(FINE, member_bytes=sizes, device_bytes=14 * MB)) == []
+    assert findings_of(replace(FINE, member_bytes=sizes)) == []
+    (found,) = findings_of(replace(FINE, member_bytes=sizes, device_bytes=9 * MB))
+    assert (found.severity, found.code) == ("error", "members_too_large")
+    assert "2 groups, videomae + x3d (9 MiB); xclip (5 MiB)" in found.message
+    (found,) = findings_of(replace(FINE, member_bytes=sizes, device_bytes=5 * MB))
+    assert found.code == "member_too_large"

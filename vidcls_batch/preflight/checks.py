@@ -1,10 +1,12 @@
 """What a pre-flight objects to: each a rule over measured facts, an error that would hurt the run or a warning."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Literal
 
+from vidcls_batch.errors import ConfigError
 from vidcls_batch.preflight.estimate import Needs, failure_interval
+from vidcls_batch.resources import group_by_memory
 from vidcls_batch.types import DecodeLimits
 
 # Larger blocks outrun Ray Data's back-pressure.
@@ -41,6 +43,8 @@ class Observed:
     classify_workers: int
     memory_bytes: int  # of this machine
     object_store_bytes: int | None  # as configured
+    member_bytes: Mapping[str, int] = field(default_factory=dict)  # weights and one batch
+    device_bytes: int | None = None  # of one GPU; None: members share the machine's memory
 
 
 def findings_of(seen: Observed) -> list[Finding]:
@@ -110,7 +114,29 @@ def _near_limits(seen: Observed) -> list[Finding]:
     ]
 
 
-_RULES = (_too_many_failures, _block_size, _object_store, _memory, _near_limits)
+def _members_fit_a_device(seen: Observed) -> list[Finding]:
+    if seen.device_bytes is None:
+        return []
+    try:
+        groups = group_by_memory(seen.member_bytes, capacity=seen.device_bytes)
+    except ConfigError as error:
+        return [Finding("error", "member_too_large", str(error))]
+    if len(groups) <= 1:
+        return []
+    message = (
+        f"The members take {_mb(sum(seen.member_bytes.values()))}, a device has {_mb(seen.device_bytes)}, and a run "
+        f"holds all its members on one: they fit in {len(groups)} groups, {groups_text(groups, seen.member_bytes)}. "
+        "Make each group a run of its own over the same manifest, or lower resources.batch_size or members' precision"
+    )
+    return [Finding("error", "members_too_large", message)]
+
+
+def groups_text(groups: Sequence[Sequence[str]], sizes: Mapping[str, int]) -> str:
+    """`a + b (300 MiB); c (200 MiB)`."""
+    return "; ".join(f"{' + '.join(group)} ({_mb(sum(sizes[name] for name in group))})" for group in groups)
+
+
+_RULES = (_too_many_failures, _block_size, _object_store, _memory, _near_limits, _members_fit_a_device)
 
 
 def _mb(num_bytes: float) -> str:

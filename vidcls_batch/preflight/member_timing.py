@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
+import torch
 
 from vidcls_batch.dataset.commit import joined
 from vidcls_batch.dataset.unit_files import encode_unit
@@ -30,6 +31,7 @@ class MemberTiming:
     clip_s: float  # wall per clip of the worker: `num_threads` cores, or one device
     load_s: float
     memory_bytes: int  # what this process grew by, weights and one batch; of the host's memory, not the device's
+    device_bytes: int | None = None  # the most it held on a GPU
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +64,9 @@ def time_members(
     timings = []
     for index, (member, columns) in enumerate(zip(settings.members, settings.columns, strict=True)):
         before, started = resident_bytes(), clock()
+        if settings.device == "cuda":
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats()
         labeling = settings.labeling.of_member(index)
         alone = BlockClassifier(
             replace(settings, members=(member,), columns=(columns,), labeling=labeling, cascade=None)
@@ -77,6 +82,7 @@ def time_members(
                 clip_s=min(rounds) / len(block),
                 load_s=loaded - started,
                 memory_bytes=max(0, resident_bytes() - before),
+                device_bytes=torch.cuda.max_memory_reserved() if settings.device == "cuda" else None,
             )
         )
     return timings

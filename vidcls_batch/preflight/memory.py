@@ -21,6 +21,17 @@ def total_bytes() -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
+def device_bytes(configured_mb: int | None, *, device: str) -> int | None:
+    """Memory of one GPU: as configured, else of this machine's; None where members run on the CPU."""
+    if configured_mb is not None:
+        return configured_mb << 20
+    if device != "cuda":
+        return None
+    import torch
+
+    return int(torch.cuda.get_device_properties(0).total_memory)
+
+
 def _status_bytes(pid: int, field: str) -> int:
     try:
         lines = (_PROC / str(pid) / "status").read_text().splitlines()

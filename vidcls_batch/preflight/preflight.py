@@ -1,8 +1,8 @@
 """A pre-flight: probe a sample, time the members here, say what the whole run will take. Changes nothing."""
 
 import statistics
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -19,7 +19,7 @@ from vidcls_batch.preflight.member_timing import (
     time_members,
     timing_block,
 )
-from vidcls_batch.preflight.memory import total_bytes
+from vidcls_batch.preflight.memory import device_bytes, total_bytes
 from vidcls_batch.preflight.prices import Prices, RunCost, run_cost
 from vidcls_batch.preflight.probe import Probe, probe_clips
 from vidcls_batch.preflight.rates import ClipCost, Fleet, Rate, cores_per_gpu, fleet_rate
@@ -56,6 +56,8 @@ class Preflight:
     cores_per_gpu: float | None
     needs: Needs
     row_bytes: float
+    device_bytes: int | None  # of one GPU
+    member_bytes: Mapping[str, int]  # of each member there, weights and one batch
     findings: tuple[Finding, ...]
     prices: RunCost | None
 
@@ -114,7 +116,11 @@ def run_preflight(
         on_gpu=resources.device == "cuda",
         fetches_at_once=decode.fetch.clips_ahead + 1,
     )
-    seen = _observed(probe, planned, needs, resources, capacity, work, settings)
+    seen = replace(
+        _observed(probe, planned, needs, resources, capacity, work, settings),
+        member_bytes={m.name: m.memory_bytes if m.device_bytes is None else m.device_bytes for m in members},
+        device_bytes=device_bytes(spec.config.resources.device_memory_mb, device=resources.device),
+    )
     return Preflight(
         clips_to_label=to_label,
         probe=probe,
@@ -127,6 +133,8 @@ def run_preflight(
         cores_per_gpu=cores_per_gpu(cost),
         needs=needs,
         row_bytes=one_row,
+        device_bytes=seen.device_bytes,
+        member_bytes=seen.member_bytes,
         findings=tuple(findings_of(seen)),
         prices=None if prices is None else run_cost(prices, cost=cost, needs=needs, num_clips=to_label),
     )

@@ -34,6 +34,7 @@ def as_json(found: Preflight) -> dict[str, Any]:
         "seconds_per_clip": asdict(found.cost) | {m.name: m.clip_s for m in found.members},
         "members": [asdict(m) for m in found.members],
         "cores_per_gpu": found.cores_per_gpu,
+        "device": {"bytes": found.device_bytes, "members": dict(found.member_bytes)},
         "needs": asdict(found.needs) | {"row_bytes": found.row_bytes},
         "findings": [asdict(f) for f in found.findings],
         "cost": None if found.prices is None else found.prices.model_dump(),
@@ -93,7 +94,16 @@ def _needs_lines(found: Preflight) -> list[str]:
         f"{needs.evidence_bytes / max(1, found.clips_to_label):,.0f})",
         f"  requests  {needs.get_requests:,} GET, {needs.put_requests:,} PUT, {needs.list_requests:,} LIST; "
         f"{needs.download_bytes / 1e9:,.2f} GB read",
+        *_device_lines(found),
     ]
+
+
+def _device_lines(found: Preflight) -> list[str]:
+    if found.device_bytes is None:
+        return []
+    total = sum(found.member_bytes.values())
+    fits = "one group" if total <= found.device_bytes else "more than one device holds, see below"
+    return [f"  device    members {_mib(total)} of {_mib(found.device_bytes)}: {fits}"]
 
 
 def _price_lines(prices: RunCost) -> list[str]:
