@@ -193,6 +193,18 @@ def test_the_order_of_frames_matters_only_to_networks_that_see_time(family: str,
     assert same == (family in POOLS_FRAMES)
 
 
+def test_no_order_of_frames_matters_to_networks_that_pool_them(family: str, seeing: Member) -> None:
+    if family not in POOLS_FRAMES:
+        pytest.skip("sees time")
+    clips = some_clips(seeing)
+    expected = clips.score(seeing).logits
+    generator = torch.Generator().manual_seed(1)
+    for _ in range(3):
+        order = torch.randperm(clips.frames.shape[1], generator=generator)
+        moved = Clips(clips.frames[:, order], clips.sound).score(seeing).logits
+        torch.testing.assert_close(moved, expected, atol=1e-5, rtol=1e-5)
+
+
 @pytest.mark.parametrize("change", ["one frame less", "one frame more", "channels first", "float", "no batch", "none"])
 def test_frames_of_another_shape_are_refused(seeing: Member, change: str) -> None:
     clips = some_clips(seeing)
@@ -269,7 +281,7 @@ def test_a_clip_without_sound_has_no_score_or_that_of_its_frames(hearing: Member
 def test_provenance_is_recorded(tiny: TinyCheckpoint, member: Member) -> None:
     assert member.record.checkpoint == str(tiny.path)
     assert len(member.record.weights_sha256) == 64
-    assert member.record.num_parameters > 100
+    assert member.record.num_parameters > 10
 
 
 def test_a_run_with_more_labels_than_the_head_is_refused_or_scored(family: str, tiny: TinyCheckpoint) -> None:
