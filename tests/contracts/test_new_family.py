@@ -50,7 +50,7 @@ def test_a_new_family_is_picked_up_by_the_contract_suite(with_builder: bool, tmp
     paths = [str(tmp_path), str(TESTS), *filter(None, [os.environ.get("PYTHONPATH")])]
     command = [sys.executable, "-m", "pytest", "-p", "adds_a_family", "-p", "no:cacheprovider", "-k", "colours"]
     done = subprocess.run(
-        [*command, "--basetemp", str(tmp_path / "temp"), str(TESTS / "contracts" / "test_models.py"), "-v"],
+        [*command, "--basetemp", str(tmp_path / "temp"), str(TESTS / "contracts" / "test_models.py"), "-vv"],
         check=False,
         capture_output=True,
         text=True,
