@@ -60,8 +60,10 @@ def ray_head(*, num_cpus: int, environment: Mapping[str, str], port: int | None 
     ports = {name: _free_port() for name in ("dashboard-port", "dashboard-agent-listen-port", "metrics-export-port",
                                              "dashboard-agent-grpc-port", "ray-client-server-port")}  # fmt: skip
     port = port or _free_port()
-    variables = os.environ | environment | {"RAY_AUTH_MODE": "disabled", "RAY_raylet_start_wait_time_s": "240",
-                                            "RAY_worker_niceness": "0", "RAY_JOB_STOP_WAIT_TIME_S": "20"}  # fmt: skip
+    programs = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # jobs start `python`
+    settings = {"RAY_AUTH_MODE": "disabled", "RAY_raylet_start_wait_time_s": "240", "RAY_worker_niceness": "0",
+                "RAY_JOB_STOP_WAIT_TIME_S": "20"}  # fmt: skip
+    variables = os.environ | {"PATH": programs} | environment | settings
     variables.pop("RAY_ADDRESS", None)
     command = [
         str(Path(sys.executable).parent / "ray"), "start", "--head", "--block", f"--port={port}",
