@@ -514,10 +514,43 @@ def clap(folder: Path, *, fusion: bool = False) -> TinyCheckpoint:
     return TinyCheckpoint(folder, reference, tolerance=1e-4)
 
 
+def av_transformer(folder: Path, *, fusion: str = "concatenation") -> TinyCheckpoint:
+    """Our own network; its forward pass on log-mel by AST's extractor is the reference for what lies around it."""
+    from transformers import ASTFeatureExtractor
+
+    from vidcls_batch.models.av_transformer_network import AvTransformerConfig, AvTransformerForVideoClassification
+
+    config = AvTransformerConfig(
+        fusion=fusion,
+        image_size=SIZE,
+        num_frames=4,
+        sound_frames=64,
+        num_mel_bins=32,
+        hidden_size=24,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=32,
+        num_sound_layers=1,
+        **names(),
+    )
+    model = randomise(AvTransformerForVideoClassification(config))
+    model.save_pretrained(folder)
+    save_processor(folder)
+    extractor = ASTFeatureExtractor(max_length=64, num_mel_bins=32)
+
+    def reference(pixels: Tensor, sound: Sound, _: Sequence[str]) -> Tensor:
+        waves = [wave[:n].numpy() for wave, n in zip(sound.samples, sound.lengths.tolist(), strict=True)]
+        mel = extractor(waves, sampling_rate=16_000, return_tensors="pt")["input_values"].float()
+        return model(pixels, mel, sound.lengths > 0).logits
+
+    return TinyCheckpoint(folder, reference, tolerance=1e-4)
+
+
 BUILDERS: dict[str, Callable[[Path], TinyCheckpoint]] = {
     **{family: torchvision(family, **preprocessing) for family, preprocessing in TORCHVISION.items()},
     **{family: own_network(family) for family in (*PYTORCHVIDEO, "uniformer_s", "uniformer_b")},
     "ast": ast,
+    "av_transformer": av_transformer,
     "c3d": own_network("c3d", small=False),
     "clap": clap,
     "clip": clip,

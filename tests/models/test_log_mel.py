@@ -10,11 +10,11 @@ from contracts.tiny_checkpoints import ast, clap
 
 from vidcls_batch.config import MemberConfig, SamplingConfig
 from vidcls_batch.errors import CheckpointError, ConfigError
-from vidcls_batch.models.ast_audio import AstInput, read_ast_input
+from vidcls_batch.models.ast_audio import read_ast_input
 from vidcls_batch.models.base import Sound
 from vidcls_batch.models.checkpoints import open_checkpoint
 from vidcls_batch.models.clap import ClapInput, read_clap_input
-from vidcls_batch.models.log_mel import repeated
+from vidcls_batch.models.log_mel import LogMelInput, repeated
 from vidcls_batch.models.registry import describe_member, load_member
 
 
@@ -43,7 +43,7 @@ def clips_at(rate: int, *, longest: float) -> list[np.ndarray]:
 
 
 @pytest.fixture(scope="module")
-def ast_input(tmp_path_factory: pytest.TempPathFactory) -> AstInput:
+def ast_input(tmp_path_factory: pytest.TempPathFactory) -> LogMelInput:
     """As published: no processor file, sizes of the network by default."""
     folder = tmp_path_factory.mktemp("ast")
     (folder / "config.json").write_text('{"model_type": "audio-spectrogram-transformer"}')
@@ -60,7 +60,7 @@ def clap_input(folder: Path, **processor: object) -> ClapInput:
     return read_clap_input(open_checkpoint(str(folder), weights=False))[0]
 
 
-def test_ast_features_are_those_of_its_extractor(ast_input: AstInput) -> None:
+def test_ast_features_are_those_of_its_extractor(ast_input: LogMelInput) -> None:
     from transformers import ASTFeatureExtractor
 
     waves = clips_at(16_000, longest=10.0)[:4]  # the extractor cannot take one sample
@@ -70,12 +70,12 @@ def test_ast_features_are_those_of_its_extractor(ast_input: AstInput) -> None:
     torch.testing.assert_close(features, expected.float(), atol=1e-3, rtol=0)
 
 
-def test_the_window_of_ast_fills_all_its_frames_and_no_sample_more(ast_input: AstInput) -> None:
+def test_the_window_of_ast_fills_all_its_frames_and_no_sample_more(ast_input: LogMelInput) -> None:
     lengths = torch.tensor([ast_input.window.num_samples, ast_input.window.num_samples - 1, 1, 0])
     assert ast_input.mel.num_frames(lengths).tolist() == [1024, 1023, 0, 0]
 
 
-def test_sound_too_short_for_one_frame_is_empty_and_finite(ast_input: AstInput) -> None:
+def test_sound_too_short_for_one_frame_is_empty_and_finite(ast_input: LogMelInput) -> None:
     features = ast_input.features(batch([tone(16_000, 0.01), np.zeros(0, np.float32)], 16_000))
     assert torch.equal(features[0], features[1])
     assert features.isfinite().all()

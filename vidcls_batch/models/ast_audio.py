@@ -8,10 +8,9 @@ from vidcls_batch.errors import CheckpointError
 from vidcls_batch.models.base import FamilyDescription, LoadedNetwork, Scores, Sound
 from vidcls_batch.models.checkpoints import Checkpoint
 from vidcls_batch.models.input_spec import refuse_sampling
-from vidcls_batch.models.log_mel import MelSpec, padded_log_mel
+from vidcls_batch.models.log_mel import LogMelInput, kaldi_mel
 from vidcls_batch.models.pretrained import load_pretrained
 from vidcls_batch.models.transformers_video import read_config, read_labels, read_size
-from vidcls_batch.types import SoundWindow
 
 if TYPE_CHECKING:
     import torch
@@ -20,26 +19,7 @@ if TYPE_CHECKING:
 _PROCESSOR = "preprocessor_config.json"
 
 
-@dataclass(frozen=True, slots=True)
-class AstInput:
-    """What `ASTFeatureExtractor` makes: `num_frames` of log-mel, `(mel - mean) / (2 std)`."""
-
-    mel: MelSpec
-    num_frames: int
-    mean: float
-    std: float
-
-    @property
-    def window(self) -> SoundWindow:
-        """As much sound as fills all frames."""
-        return SoundWindow(self.mel.sample_rate, (self.num_frames - 1) * self.mel.hop_samples + self.mel.frame_samples)
-
-    def features(self, sound: Sound) -> "Tensor":
-        """Float32 [N, num_frames, mels]."""
-        return (padded_log_mel(sound, self.mel, num_frames=self.num_frames) - self.mean) / (2 * self.std)
-
-
-def read_ast_input(checkpoint: Checkpoint) -> tuple[AstInput, str]:
+def read_ast_input(checkpoint: Checkpoint) -> tuple[LogMelInput, str]:
     """The checkpoint's own, and the file that says so; AudioSet's where there is none. Raises CheckpointError."""
     config = read_config(checkpoint, model_types=("audio-spectrogram-transformer",))
     frames, mels = read_size(config, "max_length", 1024), read_size(config, "num_mel_bins", 128)
@@ -53,24 +33,8 @@ def read_ast_input(checkpoint: Checkpoint) -> tuple[AstInput, str]:
             )
     normalises = bool(own.get("do_normalize", True))
     rate = read_size(own, "sampling_rate", 16_000)
-    mel = MelSpec(
-        sample_rate=rate,
-        num_mels=mels,
-        frame_samples=400,
-        hop_samples=160,
-        fft_samples=512,
-        low_hz=20,
-        high_hz=rate // 2,
-        scale="kaldi",
-        periodic_window=False,
-        centered=False,
-        floor=1.192092955078125e-07,  # float32's epsilon, as Kaldi's
-        decibels=False,
-        preemphasis=0.97,
-        remove_offset=True,
-    )
-    read = AstInput(
-        mel=mel,
+    read = LogMelInput(
+        mel=kaldi_mel(sample_rate=rate, num_mels=mels),
         num_frames=frames,
         mean=_number(own, "mean", -4.2677393, checkpoint) if normalises else 0.0,
         std=_number(own, "std", 4.5689974, checkpoint) if normalises else 0.5,

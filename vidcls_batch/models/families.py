@@ -359,6 +359,14 @@ FAMILIES: tuple[FamilyFacts, ...] = (
         models=(PublishedModel("CLAP HTS-AT", 153.5, None, "1x1", None, "arXiv:2211.06687; size counted"),),
     ),
     FamilyFacts(
+        family="av_transformer",
+        code="vidcls_batch.models.av_transformer:FAMILY",
+        sampling="frames of the checkpoint, spread over the clip, and sound",
+        size=None,
+        hears=True,
+        models=(),
+    ),
+    FamilyFacts(
         family="exported",
         code="vidcls_batch.models.exported:EXPORTED",
         sampling="as exported",

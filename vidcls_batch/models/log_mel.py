@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, cast
 
 from vidcls_batch.models.base import Sound
+from vidcls_batch.types import SoundWindow
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -99,6 +100,45 @@ def padded_log_mel(sound: Sound, spec: MelSpec, *, num_frames: int) -> "Tensor":
     own = torch.arange(mel.shape[1], device=mel.device) < spec.num_frames(sound.lengths).unsqueeze(1)
     mel = mel.where(own.unsqueeze(2), 0)
     return torch.nn.functional.pad(mel, (0, 0, 0, num_frames - mel.shape[1]))
+
+
+@dataclass(frozen=True, slots=True)
+class LogMelInput:
+    """Pictures of a fixed number of frames, `(mel - mean) / (2 std)` as AST's authors normalise them."""
+
+    mel: MelSpec
+    num_frames: int
+    mean: float
+    std: float
+
+    @property
+    def window(self) -> SoundWindow:
+        """As much sound as fills all frames."""
+        return SoundWindow(self.mel.sample_rate, (self.num_frames - 1) * self.mel.hop_samples + self.mel.frame_samples)
+
+    def features(self, sound: Sound) -> "Tensor":
+        """Float32 [N, num_frames, mels]."""
+        return (padded_log_mel(sound, self.mel, num_frames=self.num_frames) - self.mean) / (2 * self.std)
+
+
+def kaldi_mel(*, sample_rate: int, num_mels: int) -> MelSpec:
+    """Kaldi's bands and frames at 16 kHz (25 ms every 10 ms), as AST and this project's networks see them."""
+    return MelSpec(
+        sample_rate=sample_rate,
+        num_mels=num_mels,
+        frame_samples=400,
+        hop_samples=160,
+        fft_samples=512,
+        low_hz=20,
+        high_hz=sample_rate // 2,
+        scale="kaldi",
+        periodic_window=False,
+        centered=False,
+        floor=1.192092955078125e-07,  # float32's epsilon
+        decibels=False,
+        preemphasis=0.97,
+        remove_offset=True,
+    )
 
 
 def repeated(sound: Sound, *, num_samples: int, whole: bool) -> "Tensor":

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pickle import UnpicklingError
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from vidcls_batch.errors import CheckpointError
 from vidcls_batch.models.checkpoints import Checkpoint
@@ -18,8 +18,10 @@ _COMPUTED = re.compile(r"(^|\.)position_ids$")
 _SHOWN_KEYS = 8
 
 
-def load_pretrained(checkpoint: Checkpoint, *, model_class: str) -> "nn.Module":
-    """The transformers model, float32, on the CPU, in eval mode. Raises CheckpointError that names the keys at fault.
+def load_pretrained(checkpoint: Checkpoint, *, model_class: "str | type[nn.Module]") -> "nn.Module":
+    """The transformers model (a class by its name there, or one of ours), float32, on the CPU, in eval mode.
+
+    Raises CheckpointError that names the keys at fault.
 
     transformers itself fills missing keys with random numbers: a base checkpoint would get a random head.
     """
@@ -29,7 +31,8 @@ def load_pretrained(checkpoint: Checkpoint, *, model_class: str) -> "nn.Module":
     from safetensors import SafetensorError
 
     checkpoint.weight_files()  # says what it looked for when there are none
-    load = getattr(transformers, model_class).from_pretrained
+    found: Any = getattr(transformers, model_class) if isinstance(model_class, str) else model_class
+    name, load = found.__name__, found.from_pretrained
     try:
         with _quiet_transformers():
             model, report = load(
@@ -41,7 +44,7 @@ def load_pretrained(checkpoint: Checkpoint, *, model_class: str) -> "nn.Module":
                 ignore_mismatched_sizes=True,  # so that the report names them; any is an error below
             )
     except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError, UnpicklingError) as error:
-        raise CheckpointError(f"{checkpoint.name}: {model_class} cannot load it: {error}") from error
+        raise CheckpointError(f"{checkpoint.name}: {name} cannot load it: {error}") from error
     problems = {
         "missing": sorted(report["missing_keys"]),
         "unexpected": sorted(key for key in report["unexpected_keys"] if not _COMPUTED.search(key)),
@@ -50,7 +53,7 @@ def load_pretrained(checkpoint: Checkpoint, *, model_class: str) -> "nn.Module":
         ),
     }
     if any(problems.values()):
-        raise CheckpointError(f"{checkpoint.name} does not fit {model_class}: {describe_key_problems(problems)}")
+        raise CheckpointError(f"{checkpoint.name} does not fit {name}: {describe_key_problems(problems)}")
     return cast("nn.Module", model.eval().requires_grad_(False))
 
 

@@ -46,6 +46,12 @@ def _timesformer(architecture: Architecture) -> "PreTrainedModel":
     return TimesformerForVideoClassification(TimesformerConfig(**_classifier_arguments(architecture)))
 
 
+def _av_transformer(architecture: Architecture) -> "PreTrainedModel":
+    from vidcls_batch.models.av_transformer_network import AvTransformerConfig, AvTransformerForVideoClassification
+
+    return AvTransformerForVideoClassification(AvTransformerConfig(**_classifier_arguments(architecture)))
+
+
 def _xclip(architecture: Architecture) -> "PreTrainedModel":
     from transformers import XCLIPConfig, XCLIPModel
 
@@ -92,6 +98,7 @@ _BUILDERS: dict[str, Callable[[Architecture], "PreTrainedModel"]] = {
     "videomae": _videomae,
     "timesformer": _timesformer,
     "xclip": _xclip,
+    "av_transformer": _av_transformer,
 }
 
 # Drawn near zero, as these models do for long pre-training, they drown in the patches: a small TimeSformer was then
@@ -100,4 +107,5 @@ _LEARNED_POSITIONS: dict[str, tuple[str, ...]] = {
     "videomae": (),
     "timesformer": ("timesformer.embeddings.position_embeddings", "timesformer.embeddings.time_embeddings"),
     "xclip": ("vision_model.embeddings.position_embedding.weight",),
+    "av_transformer": (),
 }

@@ -51,10 +51,10 @@ class InputConfig(_Section):
 class ModelConfig(_Section):
     """Where the weights start: a checkpoint, or at random in a given architecture."""
 
-    family: Literal["videomae", "timesformer", "xclip"]
+    family: Literal["videomae", "timesformer", "xclip", "av_transformer"]
     checkpoint: str | None = Field(None, description="Hub id or local folder to start from.")
     architecture: dict[str, Any] | None = Field(
-        None, description="From scratch: keyword arguments of the transformers config class."
+        None, description="From scratch: keyword arguments of the model's config class."
     )
     input: InputConfig | None = Field(None, description="From scratch only.")
     sampling: SamplingConfig = SamplingConfig()

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from vidcls_batch.config import MemberConfig
 from vidcls_batch.labeling.ensemble import softmax, weighted_mean
+from vidcls_batch.models.base import Sound
 from vidcls_batch.models.registry import load_member
 from vidcls_batch.training.clip_cache import CachedClips
 
@@ -20,14 +21,21 @@ def member_probabilities(
 ) -> Probabilities:
     """What a member says of each clip, over `labels` in their order, float64 [N, K].
 
-    The clips' frames must be the member's own sampling at its own size. Raises what loading the member raises.
+    The clips' frames must be the member's own sampling at its own size, their sound its own window.
+
+    Raises what loading the member raises.
     """
     loaded = load_member(member, labels=tuple(labels), device="cpu")
     order = [loaded.labels.index(label) for label in labels]
     parts = []
     for start in range(0, len(clips.rows), batch_size):
-        frames = torch.from_numpy(np.array(clips.frames[start : start + batch_size]))
-        parts.append(softmax(loaded.logits(frames).numpy()).mean(axis=1)[:, order])
+        batch = slice(start, start + batch_size)
+        frames = None if loaded.input is None else torch.from_numpy(np.array(clips.frames[batch]))
+        sound = None
+        if loaded.sound is not None:
+            lengths = torch.from_numpy(clips.lengths[batch])
+            sound = Sound(torch.from_numpy(np.array(clips.samples[batch])), lengths, loaded.sound.sample_rate)
+        parts.append(softmax(loaded.logits(frames, sound).numpy()).mean(axis=1)[:, order])
     return np.concatenate(parts)
 
 

@@ -11,7 +11,6 @@ from torch import nn
 
 from vidcls_batch.errors import ManifestError
 from vidcls_batch.label_sets import load_label_set
-from vidcls_batch.models.base import InputSpec
 from vidcls_batch.training.augment import augment
 from vidcls_batch.training.checkpoint_folder import ModelCard, save_checkpoint
 from vidcls_batch.training.clip_cache import CachedClips, cache_clips, read_rows, select_rows
@@ -40,9 +39,9 @@ def finetune(config: FinetuneConfig) -> FinetuneResult:
     generator = torch.Generator().manual_seed(config.optimization.seed)
     labels = load_label_set(config.label_set).labels
     start = prepare_start(config.model, labels=labels, texts=_vocabulary_texts(config.data), folder=config.output.path)
-    train = _cached(config.data.train, config.data, start.spec)
+    train = _cached(config.data.train, config.data, start)
     train = train.take(select_rows(train.rows, config.data.where))
-    evaluation = _cached(config.data.evaluation, config.data, start.spec)
+    evaluation = _cached(config.data.evaluation, config.data, start)
     model, learns, answers = _task(
         config, start, labels=labels, train=train, evaluation=evaluation, generator=generator
     )
@@ -53,8 +52,9 @@ def finetune(config: FinetuneConfig) -> FinetuneResult:
             spec=start.spec,
             targets=learns,
             change=partial(augment, config=config.augmentation, generator=generator),
+            heard=start.heard,
         ),
-        evaluation=ClipBatches(evaluation, spec=start.spec, targets=answers),
+        evaluation=ClipBatches(evaluation, spec=start.spec, targets=answers, heard=start.heard),
         config=config.optimization,
     )
     result = FinetuneResult(
@@ -98,11 +98,12 @@ def _task(
     return ContrastiveModel(start.model), learns, ClassTargets(answers, input_ids=names)
 
 
-def _cached(manifest: str, data: DataConfig, spec: InputSpec) -> CachedClips:
+def _cached(manifest: str, data: DataConfig, start: Start) -> CachedClips:
+    spec, sounds = start.spec, () if start.heard is None else (start.heard.window,)
     side = max(spec.short_side, spec.height, spec.width)
     return cache_clips(
         manifest,
-        request=FrameRequest(samplings=(spec.sampling,), height=side, width=side),
+        request=FrameRequest(samplings=(spec.sampling,), height=side, width=side, sounds=sounds),
         folder=data.cache,
         uri_column=data.uri,
         threads=data.decode_threads,

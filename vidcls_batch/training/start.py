@@ -1,5 +1,6 @@
 """Where training starts: a model, what it sees, and its tokenizer, from a checkpoint or from scratch."""
 
+import importlib
 import shutil
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -9,8 +10,10 @@ from typing import TYPE_CHECKING
 import torch
 
 from vidcls_batch.errors import CheckpointError
+from vidcls_batch.models.av_transformer import read_heard
 from vidcls_batch.models.base import InputSpec
 from vidcls_batch.models.checkpoints import Checkpoint, open_checkpoint
+from vidcls_batch.models.log_mel import LogMelInput
 from vidcls_batch.models.registry import open_family
 from vidcls_batch.training.architectures import Architecture, build_model
 from vidcls_batch.training.checkpoint_folder import write_preprocessing
@@ -24,19 +27,21 @@ if TYPE_CHECKING:
 
 CONTRASTIVE_FAMILIES = frozenset({"xclip"})
 _HEAD_CLASSES = {
-    "videomae": "VideoMAEForVideoClassification",
-    "timesformer": "TimesformerForVideoClassification",
-    "xclip": "XCLIPModel",
+    "videomae": "transformers:VideoMAEForVideoClassification",
+    "timesformer": "transformers:TimesformerForVideoClassification",
+    "xclip": "transformers:XCLIPModel",
+    "av_transformer": "vidcls_batch.models.av_transformer_network:AvTransformerForVideoClassification",
 }
 _PREPROCESSING_FILES = ("preprocessor_config.json", "video_preprocessor_config.json", "processor_config.json")
 
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """A model before its first step; `tokenizer` is None for a classifier."""
+    """A model before its first step; `tokenizer` is None for a classifier, `heard` for one that hears nothing."""
 
     model: "PreTrainedModel"
     spec: InputSpec
+    heard: LogMelInput | None
     tokenizer: "PreTrainedTokenizerBase | None"
 
 
@@ -67,7 +72,8 @@ def _from_scratch(config: ModelConfig, *, labels: Sequence[str], texts: Collecti
         spread_texts(model, torch.stack(list(tokenize(texts, tokenizer).values())))
     write_preprocessing(folder, given=given)
     model.config.save_pretrained(folder)
-    return Start(model=model, spec=_input_spec(config, open_checkpoint(str(folder))), tokenizer=tokenizer)
+    started = open_checkpoint(str(folder))
+    return Start(model=model, spec=_input_spec(config, started), heard=_heard(config, started), tokenizer=tokenizer)
 
 
 def _from_checkpoint(config: ModelConfig, checkpoint: Checkpoint, *, labels: Sequence[str], folder: Path) -> Start:
@@ -82,7 +88,8 @@ def _from_checkpoint(config: ModelConfig, checkpoint: Checkpoint, *, labels: Seq
         {} if contrastive else {"id2label": dict(enumerate(labels)), "label2id": {n: i for i, n in enumerate(labels)}}
     )
     try:
-        model, report = getattr(transformers, _HEAD_CLASSES[config.family]).from_pretrained(
+        module, _, name = _HEAD_CLASSES[config.family].partition(":")
+        model, report = getattr(importlib.import_module(module), name).from_pretrained(
             checkpoint.path,
             dtype="float32",
             local_files_only=True,
@@ -96,7 +103,11 @@ def _from_checkpoint(config: ModelConfig, checkpoint: Checkpoint, *, labels: Seq
     drawn = sorted(set(report["missing_keys"]) | {key for key, *_ in report["mismatched_keys"]})
     if body := [key for key in drawn if not key.startswith("classifier.")]:
         raise CheckpointError(f"{checkpoint.name} lacks weights of the model's body: {', '.join(body[:8])}")
-    return Start(model=model, spec=spec, tokenizer=tokenizer)
+    return Start(model=model, spec=spec, heard=_heard(config, checkpoint), tokenizer=tokenizer)
+
+
+def _heard(config: ModelConfig, checkpoint: Checkpoint) -> LogMelInput | None:
+    return read_heard(checkpoint) if config.family == "av_transformer" else None
 
 
 def _input_spec(config: ModelConfig, checkpoint: Checkpoint) -> InputSpec:
