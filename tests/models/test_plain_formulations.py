@@ -7,7 +7,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import batch_norm, conv3d, gelu, layer_norm, linear, max_pool3d
 
+from vidcls_batch.models.av_slowfast import AvSlowFast
 from vidcls_batch.models.c3d import C3d
+from vidcls_batch.models.slowfast import SlowFast
 from vidcls_batch.models.uniformer import DEPTHS, UniFormer
 
 State = dict[str, Tensor]
@@ -150,3 +152,63 @@ def test_key_names_are_the_published_ones() -> None:
         ),
         *(f"{layer}.{p}" for layer in ("backbone.fc6", "backbone.fc7", "cls_head.fc_cls") for p in ("weight", "bias")),
     }
+
+
+def test_avslowfast_without_sound_is_slowfast() -> None:
+    """Its visual pathways are SlowFast's, held to PyTorchVideo elsewhere, under other names at the fusions."""
+    deaf = randomised(AvSlowFast(num_labels=5))
+    state = {}
+    for key, value in deaf.state_dict().items():
+        if ".multipathway_blocks.2." in key or "block_audio_to_fastslow" in key:
+            continue
+        key = key.replace("block_fast_to_slow.0", "conv_fast_to_slow").replace("block_fast_to_slow.1", "norm")
+        state[key] = value[:, : 2048 + 256] if key == "blocks.6.proj.weight" else value
+    seeing = SlowFast(depth=50, num_labels=5).eval()
+    seeing.load_state_dict(state, strict=True)
+    generator = torch.Generator().manual_seed(2)
+    pixels, log_mel = torch.randn(2, 32, 3, 32, 32, generator=generator), torch.randn(2, 128, 80, generator=generator)
+    with torch.inference_mode():
+        expected = seeing(pixels).logits
+        heard = deaf(pixels, log_mel, torch.tensor([False, True])).logits
+    scale = expected.abs().max()
+    torch.testing.assert_close(heard[0] / scale, expected[0] / scale, atol=1e-5, rtol=0)
+    assert (heard[1] - expected[1]).abs().max() / scale > 1e-3
+
+
+def test_the_sound_pathway_of_avslowfast_written_out() -> None:
+    """The stem, a stage of each kind and a fusion, by plain convolutions of frames by bands."""
+    network = randomised(AvSlowFast(num_labels=5))
+    s = network.state_dict()
+
+    def conv(name: str, x: Tensor, *, stride: tuple[int, int] = (1, 1)) -> Tensor:
+        weight = s[f"{name}.weight"].squeeze(3)  # [out, in, time, bands]: the height of sound is 1
+        padding = [size // 2 for size in weight.shape[2:]]
+        return torch.nn.functional.conv2d(x, weight, stride=stride, padding=padding)
+
+    def block(name: str, x: Tensor, *, stride: int) -> Tensor:
+        y = normalise_batch(s, f"{name}.branch2.norm_a", conv(f"{name}.branch2.conv_a", x, stride=(stride, 1))).relu()
+        parts = [".0", ".1"] if f"{name}.branch2.conv_b.0.weight" in s else [""]
+        # A stride in time of the second convolution falls on a height of 1: only its bands are thinned.
+        thinned = [conv(f"{name}.branch2.conv_b{part}", y, stride=(1, stride)) for part in parts]
+        y = sum(normalise_batch(s, f"{name}.branch2.norm_b{p}", t).relu() for p, t in zip(parts, thinned, strict=True))
+        y = normalise_batch(s, f"{name}.branch2.norm_c", conv(f"{name}.branch2.conv_c", y))
+        if f"{name}.branch1_conv.weight" in s:
+            x = normalise_batch(s, f"{name}.branch1_norm", conv(f"{name}.branch1_conv", x, stride=(stride, stride)))
+        return (x + y).relu()
+
+    x = torch.randn(1, 1, 128, 80, generator=torch.Generator().manual_seed(4))
+    expected = x
+    stem = "blocks.0.multipathway_blocks.2"
+    expected = sum(conv(f"{stem}.conv.convs.{i}", expected) for i in (0, 1))
+    expected = normalise_batch(s, f"{stem}.norm", expected).relu()
+    heard = x.unsqueeze(3)
+    shapes = []
+    with torch.inference_mode():
+        for stage, (depth, stride) in enumerate([(0, 1), (3, 1), (4, 2), (6, 2), (3, 2)]):
+            heard = network.blocks[stage].multipathway_blocks[2](heard)
+            for i in range(depth):
+                name = f"blocks.{stage}.multipathway_blocks.2.res_blocks.{i}"
+                expected = block(name, expected, stride=stride if i == 0 else 1)
+            torch.testing.assert_close(heard.squeeze(3), expected, atol=1e-3, rtol=1e-3)
+            shapes.append(tuple(heard.shape[1:]))
+    assert shapes == [(32, 128, 1, 80), (128, 128, 1, 80), (256, 64, 1, 40), (512, 32, 1, 20), (1024, 16, 1, 10)]

@@ -22,7 +22,10 @@ FAMILIES = ("slow_r50", "c2d_r50", "i3d_r50", "slowfast_r50", "slowfast_r101", "
 def oracle_network(family: str) -> torch.nn.Module:
     """PyTorchVideo's network with random weights and, as after training, batch-norm statistics of their own."""
     torch.manual_seed(0)
-    network = getattr(hub, family)(pretrained=False, model_num_class=NUM_LABELS).eval()
+    return randomised(getattr(hub, family)(pretrained=False, model_num_class=NUM_LABELS).eval())
+
+
+def randomised(network: torch.nn.Module) -> torch.nn.Module:
     with torch.no_grad():
         for name, module in network.named_modules():
             if isinstance(module, torch.nn.BatchNorm3d):
@@ -75,3 +78,36 @@ def test_state_dict_keys_and_shapes_are_pytorchvideos(family: str) -> None:
     ours = open_family(family).build(NUM_LABELS).state_dict()
     theirs = oracle_network(family).state_dict()
     assert {k: v.shape for k, v in ours.items()} == {k: v.shape for k, v in theirs.items()}
+
+
+def av_oracle(monkeypatch: pytest.MonkeyPatch) -> torch.nn.Module:
+    module = pytest.importorskip("pytorchvideo.models.audio_visual_slowfast")
+    monkeypatch.setattr(module, "print", lambda *_: None, raising=False)  # it prints a shape at each fusion
+    torch.manual_seed(0)
+    network = module.create_audio_visual_slowfast(model_num_class=NUM_LABELS).eval()
+    return randomised(network)
+
+
+def test_avslowfast_keys_and_shapes_are_pytorchvideos(monkeypatch: pytest.MonkeyPatch) -> None:
+    ours = open_family("avslowfast_r50").build(NUM_LABELS).state_dict()
+    theirs = av_oracle(monkeypatch).state_dict()
+    assert {k: v.shape for k, v in ours.items()} == {k: v.shape for k, v in theirs.items()}
+
+
+@pytest.mark.slow
+def test_avslowfast_gives_pytorchvideos_logits(monkeypatch: pytest.MonkeyPatch) -> None:
+    oracle = av_oracle(monkeypatch)
+    ours = open_family("avslowfast_r50").build(NUM_LABELS).eval()
+    ours.load_state_dict(oracle.state_dict(), strict=True)
+    generator = torch.Generator().manual_seed(1)
+    pixels = torch.randn(1, 32, 3, 224, 224, generator=generator)  # its pools fit no other size
+    log_mel = torch.randn(1, 128, 80, generator=generator)
+    video = pixels.transpose(1, 2)
+    picked = torch.linspace(0, 31, 8).long()
+    with torch.inference_mode():
+        expected = oracle([video[:, :, picked], video, log_mel[:, None, :, None, :]])
+        logits = ours(pixels, log_mel, torch.tensor([True])).logits
+        again = ours(pixels, log_mel * 2, torch.tensor([True])).logits
+    assert expected.std() > 1e-2
+    torch.testing.assert_close(logits, expected, atol=1e-4, rtol=0)
+    assert (again - logits).abs().max() > 1e-3

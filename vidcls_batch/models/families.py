@@ -359,6 +359,18 @@ FAMILIES: tuple[FamilyFacts, ...] = (
         models=(PublishedModel("CLAP HTS-AT", 153.5, None, "1x1", None, "arXiv:2211.06687; size counted"),),
     ),
     FamilyFacts(
+        family="avslowfast_r50",
+        code="vidcls_batch.models.av_slowfast:R50",
+        sampling="32 frames, stride 2 (slow pathway 8), and 2.06 s of sound",
+        size=224,
+        hears=True,
+        models=(
+            PublishedModel(
+                "AVSlowFast R50 8x8", 42.3, None, "10x3", None, "arXiv:2001.08740; no published weights, size counted"
+            ),
+        ),
+    ),
+    FamilyFacts(
         family="av_transformer",
         code="vidcls_batch.models.av_transformer:FAMILY",
         sampling="frames of the checkpoint, spread over the clip, and sound",

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, cast
 
 from vidcls_batch.config import SamplingConfig
 from vidcls_batch.errors import CheckpointError, ConfigError
-from vidcls_batch.models.base import FamilyDescription, InputSpec, LoadedNetwork, Network
+from vidcls_batch.models.base import FamilyDescription, InputSpec, LoadedNetwork, Network, Scores, Sound
 from vidcls_batch.models.checkpoints import Checkpoint
 from vidcls_batch.models.input_spec import read_input_spec, resolve_sampling
+from vidcls_batch.models.log_mel import LogMelInput
 from vidcls_batch.models.pretrained import describe_key_problems
 from vidcls_batch.models.transformers_video import read_labels
 from vidcls_batch.types import Sampling
@@ -39,6 +40,7 @@ class StateDictFamily:
     any_size: bool = True
     # From the loaded module to what scores pixels; None: the module gives Scores itself.
     adapt: "Callable[[nn.Module], Network] | None" = None
+    heard: LogMelInput | None = None  # of a module that takes pixels, log-mel and whether there is sound
 
     def describe(self, checkpoint: Checkpoint, sampling: SamplingConfig) -> FamilyDescription:
         """The published input; labels only where a config.json lies beside the weights."""
@@ -57,6 +59,7 @@ class StateDictFamily:
             num_outputs=count,
             labels=labels,
             embedding_dim=self.embedding_dim,
+            sound=None if self.heard is None else self.heard.window,
         )
 
     def load(
@@ -74,12 +77,24 @@ class StateDictFamily:
         load_strictly(network, state, name=checkpoint.name)
         network.eval().requires_grad_(False).to(device=device, dtype=dtype)
         num_parameters = sum(p.numel() for p in network.parameters())
+        if self.heard is not None:
+            scores: Network = _hearing(network, self.heard, dtype=dtype)
+        else:
+            scores = network if self.adapt is None else self.adapt(network)
         return LoadedNetwork(
-            network=network if self.adapt is None else self.adapt(network),
+            network=scores,
             num_parameters=num_parameters,
             num_outputs=len(head),
             module=network,
         )
+
+
+def _hearing(network: "nn.Module", heard: LogMelInput, *, dtype: "torch.dtype") -> Network:
+    def score(pixels: "Tensor", sound: Sound) -> Scores:
+        found: Scores = network(pixels, heard.features(sound).to(dtype), sound.lengths > 0)
+        return found
+
+    return score
 
 
 def read_state_dict(checkpoint: Checkpoint) -> "dict[str, Tensor]":
