@@ -13,7 +13,18 @@ from vidcls_batch.models.preprocess import preprocess
 from vidcls_batch.models.registry import describe_member, family_facts, list_families, load_member
 
 # The same code as a smaller sibling, or no small frames taken: many seconds.
-LARGE = {"slowfast_r101", "x3d_l", "s3d", "mvit_v1_b", "mvit_v2_s", "swin3d_s", "swin3d_b", "uniformer_b", "c3d"}
+LARGE = {
+    "slowfast_r101",
+    "x3d_l",
+    "s3d",
+    "mvit_v1_b",
+    "mvit_v2_s",
+    "swin3d_s",
+    "swin3d_b",
+    "uniformer_b",
+    "c3d",
+    "avslowfast_r50",
+}
 FAMILIES = [
     pytest.param(
         facts.family,
