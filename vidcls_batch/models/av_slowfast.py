@@ -76,8 +76,8 @@ class SummedConv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, 1, T, 1, F] to [N, C, T, 1, F]."""
-        over_time: Tensor = self.convs[0](x)
-        return over_time + self.convs[1](x)
+        summed: Tensor = self.convs[0](x) + self.convs[1](x)
+        return summed
 
 
 class AudioStem(nn.Module):
