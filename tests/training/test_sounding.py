@@ -83,11 +83,3 @@ def test_the_manifest_says_what_is_seen_and_heard(few_clips: Path) -> None:
     heard = rows[rows.sound.notna()]
     assert 0 < len(heard) < 12
     assert (heard.true_label == heard.motion + ", " + heard.sound + " tone").all()
-
-
-@pytest.mark.slow
-def test_sight_and_sound_together_are_right_where_either_alone_cannot_be(tmp_path: Path) -> None:
-    train = write_sounding_dataset(tmp_path / "train", num_clips=240, seed=1)
-    test = write_sounding_dataset(tmp_path / "test", num_clips=120, seed=2)
-    fused = finetune(job(train, test, tmp_path, steps=200))
-    assert fused.accuracy > 0.40, "the most that frames alone can reach is 1/3"
