@@ -146,7 +146,9 @@ def _save(
     }
     members = {n: c for n, c in zip(names, final.members, strict=True) if c is not None}
     stacked = () if final.stacking is None else tuple(names)
-    save_calibration(out, CalibrationFile(members, final.ensemble, final.stacking, stacked, provenance))
+    save_calibration(
+        out, CalibrationFile(members, final.ensemble, final.stacking, stacked, provenance, incomplete=final.incomplete)
+    )
 
 
 def _panel(name: str, before: tuple[Scores, Mask], after: tuple[Scores, Mask], truth: Truth) -> Panel:

@@ -211,6 +211,7 @@ def test_file_gives_back_what_was_saved(tmp_path):
         stacking=Stacking(np.ones((5, 2)), np.zeros(2)),
         stacked_members=tuple("abcde"),
         provenance={"label_set_digest": "x", "rule": "stacking"},
+        incomplete=Temperature(1.7),
     )
     save_calibration(tmp_path / "c.json", saved)
     found = load_calibration(tmp_path / "c.json")
@@ -221,6 +222,7 @@ def test_file_gives_back_what_was_saved(tmp_path):
     assert found.embeds == {"d", "e"}
     used = found.for_members(list("abcde"), label_set_digest="x", source="c.json", rule="stacking")
     assert np.array_equal(used.stacking.exponents, np.ones((5, 2)))
+    assert used.incomplete == Temperature(1.7)
 
 
 @pytest.mark.parametrize(

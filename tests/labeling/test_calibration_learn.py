@@ -163,6 +163,11 @@ def test_weights_per_label_learned_from_labeled_clips_beat_any_weight_per_member
     assert hears[: K // 2].mean() > 2 * looks[: K // 2].mean()
     assert looks[K // 2 :].mean() > 2 * hears[K // 2 :].mean()
     assert after.accuracy > max(by_member) + 0.1
+    shared = quality(pooled(new, replace(how, calibration=replace(learned, incomplete=None))), new.truth)
+    assert after.nll < shared.nll - 0.1
+    assert after.ece < min(0.06, shared.ece)
+    heard = new.present(1)
+    assert quality(pooled(new.part(heard), replace(how, calibration=learned)), new.truth[heard]).ece < 0.05
 
 
 @pytest.mark.parametrize("few_shot", [False, True])

@@ -106,11 +106,16 @@ METHODS: Mapping[str, type[Calibrator]] = {
 
 @dataclass(frozen=True)
 class Calibration:
-    """Of a run: `members[m]` for its m-th member, then the ensemble; None leaves scores as they are."""
+    """Of a run: `members[m]` for its m-th member, then the ensemble; None leaves scores as they are.
+
+    `incomplete` takes the ensemble's place for clips that some member has no score of (no sound): what is left is as
+    sure of them as ever, and less often right.
+    """
 
     members: tuple[Calibrator | None, ...]
     ensemble: Calibrator | None = None
     stacking: Stacking | None = field(default=None)
+    incomplete: Calibrator | None = None
 
 
 def calibrated(

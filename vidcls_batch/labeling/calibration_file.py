@@ -27,6 +27,7 @@ class CalibrationFile:
     stacked_members: tuple[str, ...] = ()
     provenance: Mapping[str, Any] = field(default_factory=dict)
     digest: str = ""
+    incomplete: Calibrator | None = None
 
     def for_members(self, names: Sequence[str], *, label_set_digest: str, source: str, rule: str) -> Calibration:
         """The calibration of a run with these members. Raises ConfigError where it was learned for other labels.
@@ -36,6 +37,8 @@ class CalibrationFile:
         used = [(name, c) for name in names if (c := self.members.get(name)) is not None]
         if self.ensemble is not None:
             used.append(("ensemble", self.ensemble))
+        if self.incomplete is not None:
+            used.append(("incomplete clips", self.incomplete))
         of_labels = [name for name, c in used if not isinstance(c, Temperature)]
         learned_with = self.provenance.get("rule", rule)
         if self.ensemble is not None and learned_with != rule:
@@ -63,6 +66,7 @@ class CalibrationFile:
             members=tuple(self.members.get(name) for name in names),
             ensemble=self.ensemble,
             stacking=self.stacking if rule == "stacking" else None,
+            incomplete=self.incomplete,
         )
 
     @property
@@ -78,6 +82,7 @@ def save_calibration(path: str | Path, calibration: CalibrationFile) -> None:
         "provenance": dict(calibration.provenance),
         "members": {name: _encoded(c) for name, c in calibration.members.items()},
         "ensemble": None if calibration.ensemble is None else _encoded(calibration.ensemble),
+        "incomplete": None if calibration.incomplete is None else _encoded(calibration.incomplete),
         "stacking": None,
     }
     if calibration.stacking is not None:
@@ -108,6 +113,7 @@ def load_calibration(path: str | Path) -> CalibrationFile:
             stacked_members=() if stacking is None else tuple(stacking["members"]),
             provenance=tree["provenance"],
             digest=hashlib.sha256(data).hexdigest(),
+            incomplete=None if tree.get("incomplete") is None else _decoded(tree["incomplete"]),
         )
     except (ValueError, KeyError, TypeError) as error:
         raise ConfigError(f"{path} is no calibration of vidcls ({type(error).__name__}: {error})") from error

@@ -25,7 +25,13 @@ from vidcls_batch.labeling.calibration_fit import (
 )
 from vidcls_batch.labeling.calibration_metrics import Quality, quality
 from vidcls_batch.labeling.ensemble import Mask, Scores
-from vidcls_batch.labeling.labeler import LabelingSettings, MemberEvidence, member_probabilities, pool_members
+from vidcls_batch.labeling.labeler import (
+    LabelingSettings,
+    MemberEvidence,
+    member_probabilities,
+    pool_members,
+    whole_clips,
+)
 from vidcls_batch.labeling.rules import Stacking
 
 ENSEMBLE = "ensemble"
@@ -86,7 +92,17 @@ def learn_calibration(
     if settings.rule == "stacking":
         learned = replace(learned, stacking=_learn_stacking(apart, evidence))
     pooled = _pooled_apart(apart, evidence, place, settings=replace(settings, calibration=learned))
-    return replace(learned, ensemble=methods[-1].fit(pooled, None, evidence.truth))
+    whole = whole_clips([m.present for m in evidence.members], clips=len(evidence.truth))
+    method, truth = methods[-1], evidence.truth
+    least = method.needs(pooled.shape[1])
+    if min(whole.sum(), (~whole).sum()) < least:
+        return replace(learned, ensemble=method.fit(pooled, None, truth))
+    # Clips that a member lacks have a temperature of their own where enough of them have a known label.
+    return replace(
+        learned,
+        ensemble=method.fit(pooled[whole], None, truth[whole]),
+        incomplete=method.fit(pooled[~whole], None, truth[~whole]),
+    )
 
 
 def held_out(
@@ -168,7 +184,7 @@ def _members_apart(
 
 
 def _learn_stacking(scores: Sequence[Scores], evidence: LabeledEvidence) -> Stacking:
-    whole = np.all([evidence.present(m) for m in range(len(scores))], axis=0)
+    whole = whole_clips([m.present for m in evidence.members], clips=len(evidence.truth))
     if not whole.any():
         raise ConfigError("No labeled clip has a score of every member, so their stacking cannot be learned")
     return fit_stacking([s[whole] for s in scores], evidence.truth[whole])

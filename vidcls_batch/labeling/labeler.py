@@ -145,7 +145,20 @@ def pool_members(
         pooled = RULES[settings.rule](panel)
     if calibration is None or calibration.ensemble is None:
         return pooled
-    return Pooled(calibrated(pooled.scores, calibration.ensemble), tie_break=pooled.tie_break)
+    scores = calibrated(pooled.scores, calibration.ensemble)
+    whole = whole_clips(present, clips=len(scores))
+    if calibration.incomplete is not None and not whole.all():
+        scores = np.where(whole[:, None], scores, calibrated(pooled.scores, calibration.incomplete))
+    return Pooled(scores, tie_break=pooled.tie_break)
+
+
+def whole_clips(present: Sequence[Mask | None], *, clips: int) -> Mask:
+    """Which of B clips every member has a score of."""
+    found = np.ones(clips, np.bool_)
+    for here in present:
+        if here is not None:
+            found &= here
+    return found
 
 
 def _panel(probabilities: Sequence[Scores], *, present: Sequence[Mask | None], settings: LabelingSettings) -> Panel:
