@@ -28,7 +28,7 @@ def assert_exactly_the_manifest(config: Config) -> None:
     assert leftovers == []
 
 
-def wait_for(condition: Callable[[], object], *, timeout_s: float = 60) -> None:
+def wait_for(condition: Callable[[], object], *, timeout_s: float = 180) -> None:
     end = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < end, "waited too long"
