@@ -5,12 +5,14 @@
 `bare`: the network on normalised pixels already in its dtype, nothing else. `member`: `Member.logits` on uint8 frames.
 `preprocessing`: the share of the member's time that turns frames into pixels. Times are process CPU time on the CPU (so
 that a busy machine does not change the ratio) and wall time on CUDA. Rounds of both are interleaved; medians are given.
-Weights are random: speed does not depend on them.
+Weights are random: speed does not depend on them. `page faults` are of one call of each: what glibc gives back to the
+kernel after a large tensor has to be had anew for the next one.
 """
 
 import argparse
 import json
 import platform
+import resource
 import statistics
 import tempfile
 import time
@@ -40,6 +42,8 @@ class Row:
     member_clips_per_s: float
     ratio: float
     preprocessing_share: float
+    bare_page_faults: int
+    member_page_faults: int
     parameters_m: float
 
 
@@ -83,6 +87,8 @@ def measure(family: str, arguments: argparse.Namespace) -> Row:
         member_clips_per_s=arguments.clips / whole,
         ratio=bare / whole,
         preprocessing_share=before / whole,
+        bare_page_faults=page_faults(lambda: member.network(pixels)),
+        member_page_faults=page_faults(lambda: member.logits(frames)),
         parameters_m=member.record.num_parameters / 1e6,
     )
 
@@ -105,6 +111,14 @@ def interleaved(calls: Sequence[Callable[[], object]], *, rounds: int, device: s
             if round_ > 0:
                 seconds.append(elapsed)
     return [statistics.median(seconds) for seconds in times]
+
+
+def page_faults(call: Callable[[], object]) -> int:
+    """Of one call: pages of memory that the kernel had to give it anew, 4 KB each."""
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    with torch.inference_mode():
+        call()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
 
 def now(device: str) -> float:
@@ -143,13 +157,15 @@ def print_table(rows: Sequence[Row], arguments: argparse.Namespace) -> None:
     print(
         f"{arguments.device}, torch {torch.__version__}, {arguments.threads} threads, frames of {arguments.frame_size}x"
         f"{arguments.frame_size}\n\n"
-        "| family | parameters | precision | bare clips/s | member clips/s | member / bare | preprocessing |\n"
-        "| --- | --- | --- | --- | --- | --- | --- |"
+        "| family | parameters | precision | bare clips/s | member clips/s | member / bare | preprocessing "
+        "| page faults, bare, member |\n"
+        "| --- | --- | --- | --- | --- | --- | --- | --- |"
     )
     for row in rows:
         print(
             f"| {row.family} | {row.parameters_m:.1f} M | {row.precision} | {row.bare_clips_per_s:.2f} | "
-            f"{row.member_clips_per_s:.2f} | {row.ratio:.3f} | {row.preprocessing_share:.1%} |"
+            f"{row.member_clips_per_s:.2f} | {row.ratio:.3f} | {row.preprocessing_share:.1%} | "
+            f"{row.bare_page_faults:,}, {row.member_page_faults:,} |"
         )
 
 
