@@ -380,7 +380,8 @@ def models(as_json: JsonOption = False) -> None:
     for column in ("family", "model", "M params", "GFLOPs/view", "sampling", "views", "K400 top-1", "licence", "needs"):
         table.add_column(column, no_wrap=True)
     for family in families:
-        needs = "-" if family.available else f"pip install 'vidcls-batch[{family.extra}]'"
+        device = "-" if "cpu" in family.devices else "a CUDA device"
+        needs = device if family.available else f"pip install 'vidcls-batch[{family.extra}]'"
         for model in family.models:
             table.add_row(
                 family.family,
@@ -393,6 +394,8 @@ def models(as_json: JsonOption = False) -> None:
                 family.licence or "-",
                 needs,
             )
+        if not family.models:  # nobody published weights: exported files, networks trained here
+            table.add_row(family.family, "your own", "-", "-", family.sampling, "-", "-", "-", needs)
     # Names cut off to fit a narrow terminal help nobody: let it wrap or scroll.
     Console(width=max(out.width, 180), highlight=False).print(table)
     out.print("Accuracies are the authors' own; --json names their sources.")

@@ -139,3 +139,6 @@ def test_models_lists_families_with_their_accuracy():
     assert families["videomae"]["models"][0]["k400_top1"] > 80
     code, text = call("models")
     assert "videomae" in text
+    rows = {line.split()[0]: line for line in text.splitlines() if line.strip()}
+    assert "as exported" in rows["onnx"]
+    assert "CUDA device" in rows["tensorrt"] or "pip install" in rows["tensorrt"]
