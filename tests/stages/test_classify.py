@@ -294,10 +294,12 @@ def sounding(levels: list[int], loudness: list[int | None]) -> pa.Table:
 
 @pytest.fixture
 def eye_and_ear(monkeypatch):
-    def make(**changes: object) -> BlockClassifier:
+    def make(label_weights: tuple[tuple[float, ...], ...] | None = None, **changes: object) -> BlockClassifier:
         members = [BrightnessMember(), LoudnessMember()]
         monkeypatch.setattr(classify, "load_member", lambda *_, **__: members.pop(0))
-        labeling = LabelingSettings(labels=LABELS, maps=(HEAD, HEAD), weights=(1.0, 1.0), top_k=2)
+        labeling = LabelingSettings(
+            labels=LABELS, maps=(HEAD, HEAD), weights=(1.0, 1.0), label_weights=label_weights, top_k=2
+        )
         columns = (MemberColumns("m", num_logits=3, embedding_dim=2), MemberColumns("n", num_logits=3))
         names = (SimpleNamespace(name="m"), SimpleNamespace(name="n"))
         return BlockClassifier(
@@ -335,3 +337,12 @@ def test_a_cascade_whose_first_member_hears_asks_the_others_about_clips_without_
     assert [r["cascade"] for r in rows] == ["first", "all"]
     assert [r["m_label"] for r in rows] == [None, "bright"]
     assert [r["label"] for r in rows] == ["dark", "bright"]
+
+
+def test_weights_per_label_say_who_is_listened_to_for_what(eye_and_ear):
+    """Late fusion: the clip looks bright and sounds dark."""
+    clips = sounding([250, 250], [0, None])
+    by_eye = eye_and_ear(label_weights=((1.0, 1.0, 1.0), (0.05, 0.05, 0.05)))(clips).to_pylist()
+    by_ear = eye_and_ear(label_weights=((0.05, 1.0, 0.05), (1.0, 0.05, 1.0)))(clips).to_pylist()
+    assert [r["label"] for r in by_eye] == ["bright", "bright"]
+    assert [r["label"] for r in by_ear] == ["dark", "bright"]  # without sound its weights count for nothing
