@@ -49,7 +49,7 @@ def test_killed_node_costs_no_row_and_touches_no_committed_unit(victim, nodes, s
         slow_config, nodes.address, tmp_path, decode_labels={"pool": "decode"}, classify_labels={"pool": "classify"}
     )
     driver = start(config)
-    wait_for(lambda: len(committed(config)) >= 3, timeout_s=120)
+    wait_for(lambda: len(committed(config)) >= 3, timeout_s=240)
     before = committed(config)
     nodes.kill(pools[victim])  # with the blocks in its object store
     time.sleep(6)
@@ -66,7 +66,7 @@ def test_node_that_is_told_to_go_is_drained_and_replaced(nodes, slow_config, sta
     leaving, _ = nodes.add(num_cpus=2), nodes.add(num_cpus=2)
     config = on_cluster(slow_config, nodes.address, tmp_path)
     driver = start(config)
-    wait_for(lambda: len(committed(config)) >= 2, timeout_s=120)
+    wait_for(lambda: len(committed(config)) >= 2, timeout_s=240)
     ray = Path(sys.executable).parent / "ray"
     notice = ["drain-node", "--address", nodes.address, "--node-id", leaving.node_id,
               "--reason", "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", "spot", 
@@ -83,7 +83,7 @@ def test_head_and_driver_killed_then_submitted_to_a_new_head(slow_config, start,
     with ray_head(num_cpus=4, environment=environment) as head:
         config = on_cluster(slow_config, head.gcs_address, tmp_path)
         driver = start(config)
-        wait_for(lambda: len(committed(config)) >= 3, timeout_s=120)
+        wait_for(lambda: len(committed(config)) >= 3, timeout_s=240)
         driver.kill()
         head.kill()
     before = committed(config)
@@ -91,9 +91,9 @@ def test_head_and_driver_killed_then_submitted_to_a_new_head(slow_config, start,
         config = on_cluster(slow_config, head.gcs_address, tmp_path)
         started = time.monotonic()
         again = start(config)
-        wait_for(lambda: len(committed(config)) > len(before), timeout_s=120)
+        wait_for(lambda: len(committed(config)) > len(before), timeout_s=240)
         back_after_s = time.monotonic() - started
         assert again.finish(timeout_s=200) == 0, again.log.read_text()[-3000:]
     assert {name: committed(config)[name] for name in before} == before
     assert_exactly_the_manifest(config)
-    assert back_after_s < 60
+    assert back_after_s < 120  # 60 s on a quiet machine: docs/decisions/0049
