@@ -15,7 +15,7 @@ from vidcls_batch.config import Config
 from vidcls_batch.dataset.events import read_events
 from vidcls_batch.storage import StorageOptions, open_store
 
-pytestmark = [pytest.mark.chaos, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.chaos, pytest.mark.timeout(800)]
 HERE = Path(__file__).parent
 
 
