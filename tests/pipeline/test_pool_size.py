@@ -20,4 +20,4 @@ def test_classifiers_start_together(slow_config, start):
     assert max(seen) == 3
     at_most = seen.index(3)
     started = next(i for i, count in enumerate(seen) if count)
-    assert (at_most - started) * 0.5 < 20, "one by one, each after the last has loaded its models"
+    assert (at_most - started) * 0.5 < 10, "one by one, each after the last has loaded its models"
