@@ -58,7 +58,6 @@ class Work:
     """Seconds that the clips of a while took, summed over all workers, and how long the while was."""
 
     wall_s: float
-    clips: int = 0
     decode_s: float = 0.0
     fetch_s: float = 0.0
     infer_s: float = 0.0
@@ -143,14 +142,13 @@ class Advisor:
         self._since: float | None = None  # the first row: before it models are loaded
         self._told_at: float | None = None
         self._told: Limit | None = None
-        self._sums = {"clips": 0.0, "decode_s": 0.0, "fetch_s": 0.0, "infer_s": 0.0, "driver_s": 0.0}
+        self._sums = {"decode_s": 0.0, "fetch_s": 0.0, "infer_s": 0.0, "driver_s": 0.0}
 
     def add(self, rows: pa.Table, *, driver_s: float) -> None:
         """Rows that came back, and the seconds that collecting and committing them took."""
         if self._since is None:
             self._since = self._clock()
             return  # the work of the first rows lies before the clock's start
-        self._sums["clips"] += len(rows)
         self._sums["driver_s"] += driver_s
         for name in ("decode", "fetch", "infer"):
             self._sums[f"{name}_s"] += (pc.sum(rows[f"{name}_ms"]).as_py() or 0.0) / 1000
@@ -163,7 +161,6 @@ class Advisor:
         sums = self._sums
         work = Work(
             wall_s=max(now - self._since, 1e-3),
-            clips=int(sums["clips"]),
             decode_s=sums["decode_s"],
             fetch_s=sums["fetch_s"],
             infer_s=sums["infer_s"],

@@ -3,7 +3,6 @@
 Totals are counters and must be summed over their WorkerId: gauges of a worker that is gone vanish.
 """
 
-from collections import Counter as Tally
 from collections.abc import Mapping
 from functools import lru_cache
 
@@ -19,6 +18,7 @@ class StageMetrics:
 
     def __init__(self, stage: str) -> None:
         self._tags = {"stage": stage}
+        self._time_column = "decode_ms" if stage == "decode" else "infer_ms"
         self._clip_seconds = Histogram(
             "vidcls_clip_seconds", "Time of a clip in a stage.", boundaries=_SECONDS, tag_keys=("stage",)
         )
@@ -37,7 +37,7 @@ class StageMetrics:
             self._busy.inc(seconds, self._tags)
         if attempt:
             self._retries.inc(1, self._tags)
-        for milliseconds in rows[f"{'decode' if self._tags['stage'] == 'decode' else 'infer'}_ms"].drop_null():
+        for milliseconds in rows[self._time_column].drop_null():
             self._clip_seconds.observe(milliseconds.as_py() / 1000, self._tags)
         for status, count in deaths.items():
             self._kills.inc(count, {"status": status})
@@ -70,7 +70,7 @@ class DriverMetrics:
 
     def clips(self, statuses: Mapping[str, int]) -> None:
         """Clips that got their row."""
-        for status, count in Tally(statuses).items():
+        for status, count in statuses.items():
             if count:
                 self._clips.inc(count, {"status": status})
         self._to_do -= sum(statuses.values())

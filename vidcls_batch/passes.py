@@ -20,7 +20,7 @@ from vidcls_batch.held_clips import MOST_HELD_UNITS, PAUSES_S, HeldClips
 from vidcls_batch.pipeline import BLOCK_RETRIES, BlockErrors, Stages, UnitShare, label_shares
 from vidcls_batch.progress import RunProgress
 from vidcls_batch.resources import StageResources
-from vidcls_batch.run_watch import RunWatch
+from vidcls_batch.run_watch import MOST_IDS, RunWatch
 from vidcls_batch.schema import result_schema
 
 # More lost blocks than this, and than this share of those that came back: the job or the cluster is at fault.
@@ -77,11 +77,8 @@ def label_in_passes(
         missing = sink.missing(units)
         if not missing:
             break
-        progress.say(
-            f"{sum(map(len, missing.values())):,} clips did not come back ({passes.errors.last}): "
-            f"trying them again in blocks of {size}"
-        )
         count = sum(map(len, missing.values()))
+        progress.say(f"{count:,} clips did not come back ({passes.errors.last}): trying them again in blocks of {size}")
         watch.tried_again(missing, count=count, why="worker_died", reason=passes.errors.last, attempt=attempt)
         passes.go_through(missing, attempt=attempt, size=size)
     missing = sink.missing(units)
@@ -97,10 +94,7 @@ def label_in_passes(
         progress.say(f"{lost:,} clips killed their worker in every pass: their rows say poison")
         for unit, ids in missing.items():
             watch.note("poison", unit=unit, clip_ids=list(ids), reason=passes.errors.last)
-        rows = _poison_rows(missing, attempts=len(sizes), reason=passes.errors.last, schema=schema)
-        sink.add(rows)
-        progress.add({Status.POISON.value: lost})
-        watch.rows(rows)
+        passes.hand_on(_poison_rows(missing, attempts=len(sizes), reason=passes.errors.last, schema=schema))
     return pa.concat_tables(passes.canary_rows).cast(schema) if passes.canary_rows else schema.empty_table()
 
 
@@ -141,9 +135,9 @@ class _Passes:
             time.sleep(pause_s)
             self._stream(self.held.take_all(), attempt=attempt + again, size=size, may_stop=False)
         if (rows := self.held.release()) is not None:
-            self.watch.note("fetch_given_up", clip_ids=rows["clip_id"].to_pylist()[:50], count=len(rows))
+            self.watch.note("fetch_given_up", clip_ids=rows["clip_id"].to_pylist()[:MOST_IDS], count=len(rows))
             self.progress.say(f"{len(rows):,} clips could not be fetched in {1 + len(PAUSES_S)} tries over the run")
-            self._hand_on(rows)
+            self.hand_on(rows)
 
     def _stream(self, todo: Clips, *, attempt: int, size: int, may_stop: bool) -> tuple[bool, set[int]]:
         """Whether all of `todo` went through, and the units that rows came back of."""
@@ -161,17 +155,19 @@ class _Passes:
                 planned = rows.filter(pc.invert(is_canary))
                 seen.update(pc.unique(planned["unit"]).to_pylist())
                 self.watch.block(rows)
-                self._hand_on(self.held.sift(planned))
+                self.hand_on(self.held.sift(planned))
                 self.watch.held(len(self.held))
                 _stop_when_hopeless(self.errors, received=received)
                 if may_stop and self.held.num_units > MOST_HELD_UNITS:
                     return False, seen
         return True, seen
 
-    def _hand_on(self, rows: pa.Table) -> None:
+    def hand_on(self, rows: pa.Table) -> None:
+        """Rows for the table."""
         self.sink.add(rows)
-        self.progress.add(Counter(rows["status"].to_pylist()))
-        self.watch.rows(rows)
+        statuses = Counter(rows["status"].to_pylist())
+        self.progress.add(statuses)
+        self.watch.rows(statuses)
 
 
 def _share(unit: int, clip_ids: Sequence[str] | None, *, attempt: int) -> UnitShare:

@@ -1,7 +1,6 @@
 """What a driver notices of a run: told to the run's events and to Prometheus."""
 
 import sys
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,7 +14,7 @@ from vidcls_batch.metrics import DriverMetrics
 from vidcls_batch.pipeline import block_facts
 from vidcls_batch.stages.usage import UsageTally, WorkerUsage
 
-_MOST_IDS = 50  # of one event
+MOST_IDS = 50  # of one event
 QUARANTINED = "quarantined"
 
 
@@ -40,7 +39,7 @@ class RunWatch:
                 self.usage.add(f"{fact['node']}/{fact['pid']}", WorkerUsage(**fact["usage"]))
             where = {"stage": fact["stage"], "node": fact["node"], "pid": fact["pid"]}
             if fact["attempt"]:
-                ids = rows["clip_id"].to_pylist()[:_MOST_IDS]
+                ids = rows["clip_id"].to_pylist()[:MOST_IDS]
                 self.note("block_retried", **where, attempt=fact["attempt"], units=units, clip_ids=ids)
             for death in fact["deaths"]:
                 kind = "decoder_killed" if death["status"] == "timeout" else "decoder_died"
@@ -49,10 +48,10 @@ class RunWatch:
         for row in quarantined.select(["unit", "clip_id", "status", "error_message"]).to_pylist():
             self.note(QUARANTINED, **row)
 
-    def rows(self, rows: pa.Table) -> None:
-        """Rows that went to the table."""
+    def rows(self, statuses: Mapping[str, int]) -> None:
+        """Rows that went to the table, by status."""
         if self.metrics is not None:
-            self.metrics.clips(Counter(rows["status"].to_pylist()))
+            self.metrics.clips(statuses)
 
     def committed(self, unit: CommittedUnit) -> None:
         """A unit that is part of the table now."""
@@ -69,10 +68,10 @@ class RunWatch:
 
     def tried_again(self, clips: Mapping[int, object], *, count: int, why: str, reason: str, attempt: int) -> None:
         """Clips on their way once more; `why` is fetch or worker_died."""
-        ids = [clip_id for found in clips.values() if isinstance(found, list | tuple) for clip_id in found][:_MOST_IDS]
+        ids = [clip_id for found in clips.values() if isinstance(found, list | tuple) for clip_id in found][:MOST_IDS]
         self.note(
             "clips_tried_again",
-            why=why, count=count, attempt=attempt, reason=reason, units=sorted(clips)[:_MOST_IDS], clip_ids=ids,
+            why=why, count=count, attempt=attempt, reason=reason, units=sorted(clips)[:MOST_IDS], clip_ids=ids,
         )  # fmt: skip
         if self.metrics is not None:
             self.metrics.tried_again(count, reason=why)

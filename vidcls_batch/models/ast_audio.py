@@ -10,6 +10,7 @@ from vidcls_batch.models.checkpoints import Checkpoint
 from vidcls_batch.models.input_spec import refuse_sampling
 from vidcls_batch.models.log_mel import LogMelInput, kaldi_mel
 from vidcls_batch.models.pretrained import load_pretrained
+from vidcls_batch.models.recipes import AUDIOSET_MEAN, AUDIOSET_STD
 from vidcls_batch.models.transformers_video import read_config, read_labels, read_size
 
 if TYPE_CHECKING:
@@ -36,8 +37,8 @@ def read_ast_input(checkpoint: Checkpoint) -> tuple[LogMelInput, str]:
     read = LogMelInput(
         mel=kaldi_mel(sample_rate=rate, num_mels=mels),
         num_frames=frames,
-        mean=_number(own, "mean", -4.2677393, checkpoint) if normalises else 0.0,
-        std=_number(own, "std", 4.5689974, checkpoint) if normalises else 0.5,
+        mean=_number(own, "mean", AUDIOSET_MEAN, checkpoint) if normalises else 0.0,
+        std=_number(own, "std", AUDIOSET_STD, checkpoint) if normalises else 0.5,
     )
     return read, "family recipe" if facts is None else _PROCESSOR
 

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from vidcls_batch.models.base import Scores
 from vidcls_batch.models.log_mel import LogMelInput, MelSpec
-from vidcls_batch.models.recipes import KINETICS_MEAN, KINETICS_STD, square
+from vidcls_batch.models.recipes import AUDIOSET_MEAN, AUDIOSET_STD, KINETICS_MEAN, KINETICS_STD, square
 from vidcls_batch.models.resnet3d import DEPTHS, Head, ResStage, Stem, pool_windows
 from vidcls_batch.models.slowfast import (
     ALPHA,
@@ -57,8 +57,8 @@ HEARD = LogMelInput(
         decibels=False,
     ),
     num_frames=128,
-    mean=-4.2677393,
-    std=4.5689974,
+    mean=AUDIOSET_MEAN,
+    std=AUDIOSET_STD,
 )
 
 

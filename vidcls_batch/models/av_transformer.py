@@ -10,7 +10,7 @@ from vidcls_batch.models.checkpoints import Checkpoint
 from vidcls_batch.models.input_spec import read_input_spec, resolve_sampling
 from vidcls_batch.models.log_mel import LogMelInput, kaldi_mel
 from vidcls_batch.models.pretrained import load_pretrained
-from vidcls_batch.models.recipes import KINETICS_MEAN, KINETICS_STD, square
+from vidcls_batch.models.recipes import AUDIOSET_MEAN, AUDIOSET_STD, KINETICS_MEAN, KINETICS_STD, square
 from vidcls_batch.models.torchvision_import import prepare_transformers
 from vidcls_batch.models.transformers_video import read_config, read_labels, read_size
 from vidcls_batch.types import Sampling
@@ -69,7 +69,7 @@ class AvTransformerFamily:
 def read_heard(checkpoint: Checkpoint) -> LogMelInput:
     """The picture of sound that the checkpoint's network takes. Raises CheckpointError."""
     config = read_config(checkpoint, model_types=(_MODEL_TYPE,))
-    mean, std = config.get("sound_mean", -4.2677393), config.get("sound_std", 4.5689974)
+    mean, std = config.get("sound_mean", AUDIOSET_MEAN), config.get("sound_std", AUDIOSET_STD)
     if not isinstance(mean, int | float) or not isinstance(std, int | float) or std <= 0:
         raise CheckpointError(f"{checkpoint.name}: config.json: sound_mean {mean!r}, sound_std {std!r} are no numbers")
     rate, mels = read_size(config, "sample_rate", 16_000), read_size(config, "num_mel_bins", 128)

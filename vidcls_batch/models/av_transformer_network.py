@@ -17,6 +17,8 @@ from transformers import PretrainedConfig, PreTrainedModel
 from transformers import initialization as init
 from transformers.modeling_outputs import SequenceClassifierOutput
 
+from vidcls_batch.models.recipes import AUDIOSET_MEAN, AUDIOSET_STD
+
 MODEL_TYPE = "vidcls-av-transformer"
 Fusion = Literal["concatenation", "cross-attention"]
 
@@ -38,8 +40,8 @@ class AvTransformerConfig(PretrainedConfig):  # type: ignore[misc]
         sound_frames: int = 1024,
         num_mel_bins: int = 128,
         sound_patch_size: int = 16,
-        sound_mean: float = -4.2677393,
-        sound_std: float = 4.5689974,
+        sound_mean: float = AUDIOSET_MEAN,
+        sound_std: float = AUDIOSET_STD,
         hidden_size: int = 768,
         num_hidden_layers: int = 12,
         num_attention_heads: int = 12,
@@ -86,10 +88,14 @@ class AvTransformerForVideoClassification(PreTrainedModel):  # type: ignore[misc
         self.kinds = nn.Embedding(3, width)  # seen, heard, and the token that says there is no more to hear
         self.sound_layers = nn.ModuleList()
         if config.fusion == "cross-attention":
-            self.sound_layers.extend(_encoder_layer(config) for _ in range(config.num_sound_layers))
-            self.layers = nn.ModuleList(_decoder_layer(config) for _ in range(config.num_hidden_layers))
+            self.sound_layers.extend(_layer(nn.TransformerEncoderLayer, config) for _ in range(config.num_sound_layers))
+            self.layers = nn.ModuleList(
+                _layer(nn.TransformerDecoderLayer, config) for _ in range(config.num_hidden_layers)
+            )
         else:
-            self.layers = nn.ModuleList(_encoder_layer(config) for _ in range(config.num_hidden_layers))
+            self.layers = nn.ModuleList(
+                _layer(nn.TransformerEncoderLayer, config) for _ in range(config.num_hidden_layers)
+            )
         self.norm = nn.LayerNorm(width)
         self.classifier = nn.Linear(width, config.num_labels)
         self.post_init()
@@ -147,20 +153,10 @@ def sines(tokens: Tensor) -> Tensor:
     return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(1).to(tokens.dtype)
 
 
-def _encoder_layer(config: AvTransformerConfig) -> nn.Module:
-    return nn.TransformerEncoderLayer(
-        config.hidden_size,
-        config.num_attention_heads,
-        config.intermediate_size,
-        dropout=0.0,
-        activation="gelu",
-        batch_first=True,
-        norm_first=True,
-    )
-
-
-def _decoder_layer(config: AvTransformerConfig) -> nn.Module:
-    return nn.TransformerDecoderLayer(
+def _layer(
+    kind: type[nn.TransformerEncoderLayer] | type[nn.TransformerDecoderLayer], config: AvTransformerConfig
+) -> nn.Module:
+    return kind(
         config.hidden_size,
         config.num_attention_heads,
         config.intermediate_size,

@@ -16,6 +16,8 @@ HALF: Rgb = (0.5, 0.5, 0.5)
 # PySlowFast's, used by TimeSformer, SlowFast, X3D, MViT.
 KINETICS_MEAN: Rgb = (0.45, 0.45, 0.45)
 KINETICS_STD: Rgb = (0.225, 0.225, 0.225)
+# Log-mel of AudioSet, as the AST authors measured it.
+AUDIOSET_MEAN, AUDIOSET_STD = -4.2677393, 4.5689974
 
 
 def square(
