@@ -3,7 +3,8 @@
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import psutil
@@ -19,16 +20,23 @@ CHILDREN_GONE_S = 30
 class Driver:
     """`jobs/label.py` and the private Ray cluster it starts."""
 
-    def __init__(self, config: Config, *, folder: Path, before_exec: Callable[[], None] | None = None) -> None:
+    def __init__(
+        self,
+        config: Config,
+        *,
+        folder: Path,
+        before_exec: Callable[[], None] | None = None,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         path, log = folder / "config.yaml", folder / "driver.log"
         path.write_text(yaml.safe_dump(resolved(config)))
         self.log = log
-        environment = os.environ | {"PYTHONPATH": str(HERE), "OMP_NUM_THREADS": "1"}
-        environment.pop("RAY_ADDRESS", None)
+        variables = os.environ | {"PYTHONPATH": str(HERE), "OMP_NUM_THREADS": "1"} | (environment or {})
+        variables.pop("RAY_ADDRESS", None)
         command = [sys.executable, str(ROOT / "jobs" / "label.py"), "--config", str(path)]
         with log.open("ab") as out:
             self.process = subprocess.Popen(
-                command, stdout=out, stderr=out, env=environment, start_new_session=True, preexec_fn=before_exec
+                command, stdout=out, stderr=out, env=variables, start_new_session=True, preexec_fn=before_exec
             )
         self.seen: set[psutil.Process] = set()
 
@@ -54,6 +62,17 @@ class Driver:
         self.children()
         self.process.kill()
         self.process.wait()
+
+    def wait_for(self, condition: Callable[[], object], *, timeout_s: float = 240) -> None:
+        """Until the condition holds; a driver that ends before, or a wait too long, shows the end of the log."""
+        end = time.monotonic() + timeout_s
+        while not condition():
+            assert self.process.poll() is None, f"the driver ended with {self.process.poll()}:\n{self.tail()}"
+            assert time.monotonic() < end, f"waited {timeout_s} s in vain:\n{self.tail()}"
+            time.sleep(0.1)
+
+    def tail(self) -> str:
+        return self.log.read_text(errors="replace")[-4000:]
 
     def finish(self, timeout_s: float = 150) -> int:
         return self.process.wait(timeout=timeout_s)

@@ -16,6 +16,9 @@ from pathlib import Path
 import psutil
 
 START_TIMEOUT_S = 120
+# Also for the drivers that join: `ray.init` leaves another mode in the environment of the process it ran in, and a
+# driver that asks for a token refuses the calls of a head that has none: its actors die, "all references removed".
+AUTH_MODE = {"RAY_AUTH_MODE": "disabled"}
 
 
 @dataclass(frozen=True)
@@ -61,7 +64,7 @@ def ray_head(*, num_cpus: int, environment: Mapping[str, str], port: int | None 
                                              "dashboard-agent-grpc-port", "ray-client-server-port")}  # fmt: skip
     port = port or _free_port()
     programs = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # jobs start `python`
-    settings = {"RAY_AUTH_MODE": "disabled", "RAY_raylet_start_wait_time_s": "240", "RAY_worker_niceness": "0",
+    settings = AUTH_MODE | {"RAY_raylet_start_wait_time_s": "240", "RAY_worker_niceness": "0",
                 "RAY_JOB_STOP_WAIT_TIME_S": "20"}  # fmt: skip
     variables = os.environ | {"PATH": programs} | environment | settings
     variables.pop("RAY_ADDRESS", None)

@@ -46,7 +46,7 @@ def test_full_disk_is_a_clear_error_and_room_again_is_a_good_resume(slow_config,
     driver = start(slow_config)
     wait_for(lambda: committed(slow_config))
     fill(run / "ballast")
-    assert driver.finish(timeout_s=200) == 6, driver.log.read_text()[-3000:]
+    assert driver.finish(timeout_s=200) == 6, driver.tail()
     said = driver.log.read_text()
     assert "full" in said
     assert "free some space, then run the same command again" in said
@@ -55,7 +55,7 @@ def test_full_disk_is_a_clear_error_and_room_again_is_a_good_resume(slow_config,
     assert 0 < sum(len(pd.read_parquet(run / "predictions" / name)) for name in before) < NUM_CLIPS
     (run / "ballast").unlink()
     again = start(slow_config)
-    assert again.finish(timeout_s=200) == 0, again.log.read_text()[-3000:]
+    assert again.finish(timeout_s=200) == 0, again.tail()
     after = committed(slow_config)
     assert {name: after[name] for name in before} == before
     assert_exactly_the_manifest(slow_config)
@@ -81,7 +81,7 @@ def test_file_that_may_not_be_read_is_a_row(make_config, write_manifest, clips, 
     locked.chmod(0)
     config = make_config(write_manifest([*clips, locked]))
     driver = start(config, before_exec=_give_up_reading_everything if os.getuid() == 0 else None)
-    assert driver.finish(timeout_s=200) == 0, driver.log.read_text()[-3000:]
+    assert driver.finish(timeout_s=200) == 0, driver.tail()
     table = pd.read_parquet(Path(config.run.path) / "predictions").set_index("uri")
     row = table.loc[str(locked)]
     assert (row["status"], row["error_stage"], row["error_code"]) == ("fetch_error", "fetch", "permission")

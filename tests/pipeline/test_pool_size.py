@@ -15,7 +15,7 @@ def test_classifiers_start_together(slow_config, start):
     while driver.process.poll() is None:
         seen.append(len(driver.named("ray::MapWorker")))
         time.sleep(0.5)
-    assert driver.process.returncode == 0, driver.log.read_text()[-3000:]
+    assert driver.process.returncode == 0, driver.tail()
     assert_exactly_the_manifest(slow_config)
     assert max(seen) == 3
     at_most = seen.index(3)

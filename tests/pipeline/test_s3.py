@@ -24,7 +24,7 @@ def test_prefix_of_clips_becomes_a_table_on_the_same_store(s3_server, make_confi
     )
 
     driver = start(config)
-    assert driver.finish() == 0, driver.log.read_text()[-3000:]
+    assert driver.finish() == 0, driver.tail()
 
     files = [f"s3://{f}" for f in fs.ls(f"{s3_server.bucket}/runs/one/predictions")]
     options = {"endpoint_url": s3_server.endpoint_url}
