@@ -120,6 +120,27 @@ def test_schema_file_for_editors_is_what_the_code_says():
     assert json.loads((CONFIGS / "config.schema.json").read_text()) == config_json_schema()
 
 
+def test_a_members_labels_have_the_short_forms_too():
+    jsonschema = pytest.importorskip("jsonschema")
+    for short, whole in (
+        (["a", "b"], {"labels": ["a", "b"]}),
+        ("kinetics400", {"name": "kinetics400"}),
+        ("mine/labels.txt", {"file": "mine/labels.txt"}),
+    ):
+        trees = [MINIMAL | {"members": [MINIMAL["members"][0] | {"labels": labels}]} for labels in (short, whole)]
+        assert parse_config(trees[0]) == parse_config(trees[1])
+        jsonschema.validate(trees[0], config_json_schema())
+
+
+def test_the_only_member_being_wrong_is_not_told_as_too_few_members():
+    with pytest.raises(ConfigError) as told:
+        parse_config(MINIMAL | {"members": [MINIMAL["members"][0] | {"famly": "x"}]})
+    assert "famly: unknown key" in str(told.value)
+    assert "at least 1 item" not in str(told.value)
+    with pytest.raises(ConfigError, match="at least 1 item"):
+        parse_config(MINIMAL | {"members": []})
+
+
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda p: p.name)
 def test_shipped_configs_are_valid(path):
     load_config(path)

@@ -84,11 +84,21 @@ class ManifestConfig(_Section):
 
 
 class LabelSetConfig(_Section):
-    """The labels of the run: exactly one of the three."""
+    """Labels: exactly one of the three. In short, a list is the labels, text is a file or a built-in name."""
 
     name: str | None = Field(None, description="A built-in label set, e.g. kinetics400.")
     file: str | None = Field(None, description="A label-set file: YAML, or text with one label a line.")
     labels: tuple[str, ...] | None = Field(None, description="The labels themselves, in id order.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short_form(cls, value: object) -> object:
+        if isinstance(value, list | tuple):
+            return {"labels": value}
+        if isinstance(value, str):
+            is_file = "/" in value or value.endswith((".yaml", ".yml", ".txt"))
+            return {"file": value} if is_file else {"name": value}
+        return value
 
     @model_validator(mode="after")
     def _one_source(self) -> "LabelSetConfig":
@@ -343,22 +353,12 @@ def _path_to_section(key: str) -> Any:
     return BeforeValidator(convert)
 
 
-def label_source(value: object) -> object:
-    """The short forms of a label set: a list is its labels, text a file or a built-in name."""
-    if isinstance(value, list | tuple):
-        return {"labels": value}
-    if isinstance(value, str):
-        is_file = "/" in value or value.endswith((".yaml", ".yml", ".txt"))
-        return {"file": value} if is_file else {"name": value}
-    return value
-
-
 class Config(_Section):
     """A whole run."""
 
     run: Annotated[RunConfig, _path_to_section("path")]
     manifest: Annotated[ManifestConfig, _path_to_section("path")]
-    label_set: Annotated[LabelSetConfig, BeforeValidator(label_source)]
+    label_set: LabelSetConfig
     decode: DecodeConfig = DecodeConfig()
     members: tuple[MemberConfig, ...] = Field(min_length=1)
     ensemble: EnsembleConfig = EnsembleConfig()
@@ -420,7 +420,10 @@ def parse_config(tree: Mapping[str, Any], *, source: str = "config") -> Config:
     try:
         return Config.model_validate(tree)
     except ValidationError as error:
-        lines = [_explain(dict(e), Config) for e in error.errors()]
+        # pydantic also says of a list whose only item is wrong that it is too short.
+        wrong_inside = {e["loc"][:1] for e in error.errors() if len(e["loc"]) > 1}
+        told = [e for e in error.errors() if e["type"] != "too_short" or e["loc"] not in wrong_inside]
+        lines = [_explain(dict(e), Config) for e in told]
         raise ConfigError(f"{source} is not a valid config:\n" + "\n".join(f"  - {line}" for line in lines)) from error
 
 
@@ -447,8 +450,8 @@ def config_json_schema() -> dict[str, Any]:
     schema = Config.model_json_schema(mode="validation")
     for key in ("run", "manifest"):
         schema["properties"][key] = {"anyOf": [{"type": "string"}, schema["properties"][key]]}
-    label_set = schema["properties"]["label_set"]
-    schema["properties"]["label_set"] = {
+    label_set = schema["$defs"]["LabelSetConfig"]
+    schema["$defs"]["LabelSetConfig"] = {
         "anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}, label_set]
     }
     schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"

@@ -18,6 +18,7 @@ from typing import Any
 import pyarrow as pa
 import ray
 from ray.data import ActorPoolStrategy, DataContext, Dataset, TaskPoolStrategy
+from ray.exceptions import RayError
 
 from vidcls_batch.config import ResourcesConfig
 from vidcls_batch.dataset.plan import read_unit
@@ -131,7 +132,10 @@ def _init_ray(address: str | None, *, num_cpus: int, object_store_mb: int | None
 def label_shares(
     shares: Sequence[UnitShare], *, stages: Stages, resources: StageResources, errors: BlockErrors
 ) -> Generator[pa.Table, None, None]:
-    """Result tables (`schema.result_schema`) of the clips in `shares`, in no order; blocks that die are in `errors`."""
+    """Result tables (`schema.result_schema`) of the clips in `shares`, in no order; blocks that die are in `errors`.
+
+    Raises ClusterError when Ray gives up on the whole: a classifier that cannot start, a head that is gone.
+    """
     with warnings.catch_warnings():
         # Retry limits still travel through ray_remote_args in this version, which warns of 2.64; so does a stage that
         # may run more tasks than there are units.
@@ -143,6 +147,11 @@ def label_shares(
     propagate, logger.propagate = logger.propagate, False
     try:
         yield from dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=1)
+    except RayError as error:
+        raise ClusterError(
+            f"Ray ended the run: {_reason(error)}. The finished units are committed; mend the cause (a library or a "
+            "checkpoint that the workers lack, memory, the head), then run the same command again."
+        ) from error
     finally:
         logger.propagate = propagate
         logger.removeHandler(handler)
@@ -315,5 +324,10 @@ class _LostBlocks(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         if record.exc_info and record.exc_info[1] is not None:
-            error = record.exc_info[1]
-            self._errors.add(f"{type(error).__name__}: {str(error).strip().splitlines()[-1] if str(error) else ''}")
+            self._errors.add(_reason(record.exc_info[1]))
+
+
+def _reason(error: BaseException) -> str:
+    """The last line: Ray puts whole tracebacks of workers into its messages, and the worker's own error there."""
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[-1].strip() if lines else ''}"

@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from vidcls_batch.config import LabelSetConfig, SamplingConfig, label_source, with_overrides
+from vidcls_batch.config import LabelSetConfig, SamplingConfig, with_overrides
 from vidcls_batch.errors import ConfigError
 
 
@@ -113,7 +113,7 @@ class FinetuneConfig(_Section):
 
     output: SaveConfig
     model: ModelConfig
-    label_set: Annotated[LabelSetConfig, BeforeValidator(label_source)]
+    label_set: LabelSetConfig
     prompt: str = Field("{}", description="Sentence around a label, with {}, when a contrastive model is evaluated.")
     data: DataConfig
     augmentation: AugmentationConfig = AugmentationConfig()
