@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 import typer
 from rich.console import Console
@@ -26,6 +26,10 @@ from vidcls_batch.errors import (
     VerificationError,
     VidclsError,
 )
+
+if TYPE_CHECKING:
+    from vidcls_batch.json_progress import JsonProgress
+    from vidcls_batch.progress import ConsoleProgress
 
 # What a script can tell from the exit status; anything else that the tool raises on purpose is 1.
 EXIT_CODES: dict[type[VidclsError], int] = {
@@ -49,7 +53,6 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 out = Console(highlight=False, soft_wrap=True)
-err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 ConfigArg = Annotated[Path, typer.Argument(help="The run's YAML config.", show_default=False)]
 RunArg = Annotated[str, typer.Argument(help="A run folder: a path or any fsspec URI.", show_default=False)]
@@ -58,6 +61,10 @@ SetOption = Annotated[
 ]
 Format = Literal["pt2", "onnx"]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
+LogFormatOption = Annotated[
+    Literal["text", "json"],
+    typer.Option("--log-format", envvar="VIDCLS_LOG_FORMAT", help="stderr for people, or one JSON object a line."),
+]
 EndpointOption = Annotated[
     str | None, typer.Option("--endpoint-url", help="S3 endpoint; default: AWS_ENDPOINT_URL or Amazon.")
 ]
@@ -90,17 +97,20 @@ def plan(
     seed: Annotated[int, typer.Option(help="Chooses the sample.")] = 0,
     max_failures: Annotated[float, typer.Option(help="Share of failing clips that is borne.", min=0, max=1)] = 0.2,
     prices: Annotated[Path | None, typer.Option(help="A price table, see configs/prices/.")] = None,
+    log_format: LogFormatOption = "text",
     as_json: JsonOption = False,
 ) -> None:
     """Check all a run needs, cut its manifest into units, probe a sample and say what the run will take."""
     from vidcls_batch.preflight.command import plan_and_probe
     from vidcls_batch.preflight.preflight import PreflightSettings
-    from vidcls_batch.progress import ConsoleProgress
 
     settings = PreflightSettings(num_clips=sample, seconds=seconds, seed=seed, most_failures=max_failures)
-    with _failures_told(as_json), ConsoleProgress() as progress:
+    log = _log(log_format)
+    with _failures_told(as_json, log=log), log as progress:
+        loaded = load_config(config, overrides=overrides or ())
+        log.about(loaded.run.path)
         report = plan_and_probe(
-            load_config(config, overrides=overrides or ()),
+            loaded,
             settings=settings,
             prices=prices,
             leave_no_trace=check,
@@ -112,13 +122,20 @@ def plan(
 
 
 @app.command(epilog="Example: vidcls run configs/demo.yaml --set run=s3://bucket/runs/demo")
-def run(config: ConfigArg, overrides: SetOption = None, as_json: JsonOption = False) -> None:
+def run(
+    config: ConfigArg,
+    overrides: SetOption = None,
+    log_format: LogFormatOption = "text",
+    as_json: JsonOption = False,
+) -> None:
     """Label every clip that has no row yet, then verify the table. The same command again resumes."""
     from vidcls_batch.labeling_run import run_labeling
-    from vidcls_batch.progress import ConsoleProgress
 
-    with _failures_told(as_json, resume=f"vidcls run {config}"), ConsoleProgress() as progress:
-        outcome = run_labeling(load_config(config, overrides=overrides or ()), progress=progress)
+    log = _log(log_format)
+    with _failures_told(as_json, resume=f"vidcls run {config}", log=log), log as progress:
+        loaded = load_config(config, overrides=overrides or ())
+        log.about(loaded.run.path)
+        outcome = run_labeling(loaded, progress=progress)
         _tell(asdict(outcome), str(outcome), as_json)
 
 
@@ -132,16 +149,19 @@ def submit(
     ] = None,
     follow: Annotated[bool, typer.Option("--follow/--no-follow", help="Show the job's output until it ends.")] = True,
     stop: Annotated[bool, typer.Option("--stop", help="Stop the job of this run instead.")] = False,
+    log_format: LogFormatOption = "text",
     as_json: JsonOption = False,
 ) -> None:
     """Run CONFIG on a Ray cluster and exit as the run does. The same again resumes, or follows a running job."""
     from vidcls_batch.submission import stop_run, submit_run
 
     pairs = [pair.partition("=") for pair in environment or ()]
-    with _failures_told(as_json, resume=f"vidcls submit {config} --address {address}"):
+    log = _log(log_format)
+    with _failures_told(as_json, resume=f"vidcls submit {config} --address {address}", log=log), log:
         if wrong := next((name for name, equals, _ in pairs if not name or not equals), None):
             raise ConfigError(f"--env {wrong!r} is not NAME=VALUE")
         loaded = load_config(config, overrides=overrides or ())
+        log.about(loaded.run.path)
         if stop:
             outcome = stop_run(loaded, address=address)
         else:
@@ -150,7 +170,8 @@ def submit(
                 address=address,
                 environment={name: value for name, _, value in pairs},
                 follow=follow,
-                say=lambda text: err.print(text, markup=False),
+                log_format=log_format,
+                say=log.say,
                 write=partial(typer.echo, nl=False, err=True),
             )
         _tell(asdict(outcome), str(outcome), as_json)
@@ -208,16 +229,15 @@ def retry(
     statuses: Annotated[str, typer.Option("--status", help="Which failures to try again, comma-separated.")],
     overrides: SetOption = None,
     endpoint_url: EndpointOption = None,
+    log_format: LogFormatOption = "text",
     as_json: JsonOption = False,
 ) -> None:
     """Label the failed clips of a finished run again; their units are rewritten whole, other rows stay as they are."""
-    from vidcls_batch.progress import ConsoleProgress
     from vidcls_batch.retry import retry_failed
 
-    with (
-        _failures_told(as_json, resume=f"vidcls retry {run_folder} --status {statuses}"),
-        ConsoleProgress() as progress,
-    ):
+    log = _log(log_format)
+    log.about(run_folder)
+    with _failures_told(as_json, resume=f"vidcls retry {run_folder} --status {statuses}", log=log), log as progress:
         outcome = retry_failed(
             run_folder,
             statuses=tuple(s.strip() for s in statuses.split(",") if s.strip()),
@@ -236,16 +256,16 @@ def relabel(
     overrides: SetOption = None,
     workers: Annotated[int | None, typer.Option("--workers", min=1, help="Threads; default: one per CPU.")] = None,
     endpoint_url: EndpointOption = None,
+    log_format: LogFormatOption = "text",
     as_json: JsonOption = False,
 ) -> None:
     """Label a finished run's clips again from its stored evidence: new labels, prompts, weights or rule; no video."""
-    from vidcls_batch.progress import ConsoleProgress
     from vidcls_batch.relabel import relabel_run
 
-    with (
-        _failures_told(as_json, resume=f"vidcls relabel {run_folder} --config {config} --out {out_folder}"),
-        ConsoleProgress() as progress,
-    ):
+    log = _log(log_format)
+    log.about(out_folder)
+    resume = f"vidcls relabel {run_folder} --config {config} --out {out_folder}"
+    with _failures_told(as_json, resume=resume, log=log), log as progress:
         outcome = relabel_run(
             run_folder,
             config=load_config(config, overrides=[*(overrides or ()), f"run.path={out_folder}"]),
@@ -408,7 +428,9 @@ def config_schema() -> None:
 
 
 @contextmanager
-def _failures_told(as_json: bool, *, resume: str | None = None) -> Iterator[None]:
+def _failures_told(
+    as_json: bool, *, resume: str | None = None, log: "ConsoleProgress | JsonProgress | None" = None
+) -> Iterator[None]:
     """Turn what the tool raises on purpose into a message and an exit status; a bug keeps its traceback."""
     # A preempted machine's SIGTERM ends a run as cleanly as Ctrl-C.
     signal.signal(signal.SIGTERM, _interrupt)
@@ -418,13 +440,22 @@ def _failures_told(as_json: bool, *, resume: str | None = None) -> Iterator[None
         code = next((c for kind, c in EXIT_CODES.items() if isinstance(error, kind)), 1)
         if as_json:
             typer.echo(json.dumps({"error": type(error).__name__, "message": str(error), "exit_code": code}))
-        err.print(f"Error: {error}", style="red", markup=False)
+        (log or _log("text")).failed(error, exit_code=code)
         raise typer.Exit(code) from error
     except KeyboardInterrupt:
-        err.print("Stopped. What is committed stays committed.", markup=False)
-        if resume:
-            err.print(f"To go on where it stopped, run the same command again:  {resume} ...", markup=False)
+        (log or _log("text")).interrupted(resume=resume, exit_code=EXIT_INTERRUPTED)
         raise typer.Exit(EXIT_INTERRUPTED) from None
+
+
+def _log(log_format: str) -> "ConsoleProgress | JsonProgress":
+    """Where a command tells how it goes."""
+    if log_format == "json":
+        from vidcls_batch.json_progress import JsonProgress
+
+        return JsonProgress()
+    from vidcls_batch.progress import ConsoleProgress
+
+    return ConsoleProgress()
 
 
 def _interrupt(*_: object) -> NoReturn:

@@ -67,6 +67,8 @@ class DriverMetrics:
         """Clips without a row at the start."""
         self._to_do = to_do
         self._open.set(to_do)
+        self.held(0)
+        self.waiting(is_waiting=False)
 
     def clips(self, statuses: Mapping[str, int]) -> None:
         """Clips that got their row."""

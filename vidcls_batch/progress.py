@@ -125,6 +125,20 @@ class ConsoleProgress:
             self.say(str(self._line))
             self._line = None
 
+    def about(self, run: str) -> None:
+        """Nothing: people know what they started."""
+
+    def failed(self, error: Exception, *, exit_code: int) -> None:
+        """The command ends by an error."""
+        self._console.print(f"Error: {error}", style="red", markup=False)
+
+    def interrupted(self, *, resume: str | None, exit_code: int) -> None:
+        """The command was stopped; `resume` is what goes on with it."""
+        self._console.print("Stopped. What is committed stays committed.", markup=False)
+        if resume:
+            text = f"To go on where it stopped, run the same command again:  {resume} ..."
+            self._console.print(text, markup=False)
+
     def __enter__(self) -> Self:
         return self
 

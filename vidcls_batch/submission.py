@@ -57,13 +57,14 @@ def submit_run(
     address: str,
     environment: Mapping[str, str],
     follow: bool,
+    log_format: str = "text",
     say: Callable[[str], None],
     write: Callable[[str], None],
 ) -> SubmittedRun:
     """Run `config` as a job of the cluster at `address` (http://head:8265), or join the job that already does.
 
-    `say` gets our own lines, `write` the job's output. Raises ConfigError for what must not or need not travel,
-    ClusterError where the cluster does not answer.
+    `say` gets our own lines, `write` the job's output, in the `log_format` of `vidcls run`. Raises ConfigError for what
+    must not or need not travel, ClusterError where the cluster does not answer.
     """
     client = _client(address)
     run_uri = absolute_uri(config.run.path)
@@ -75,7 +76,7 @@ def submit_run(
             num_bytes = pack(config, folder=Path(folder), say=say)
             job = f"vidcls-{hashlib.sha256(run_uri.encode()).hexdigest()[:8]}-{secrets.token_hex(3)}"
             client.submit_job(
-                entrypoint="python -m vidcls_batch run config.yaml",
+                entrypoint=f"python -m vidcls_batch run config.yaml --log-format {log_format}",
                 submission_id=job,
                 metadata={RUN_KEY: run_uri},
                 runtime_env={"working_dir": folder, "env_vars": job_environment(environment)},

@@ -1,21 +1,12 @@
-"""The Terraform files: formatted, closed under reference, least rights, and the labels the KubeRay files ask for."""
+"""Terraform for AWS: formatted, closed under reference, least rights, and the labels the KubeRay files ask for."""
 
-import os
 import re
 import shutil
-import subprocess
-from pathlib import Path
-from typing import Any
 
 import pytest
-import yaml
+from terraform_files import Tree, blocks, check_with_terraform, file_problems, kuberay_account, kuberay_pods
+from terraform_files import sources as sources_of
 
-hcl2 = pytest.importorskip("hcl2")
-
-INFRA = Path(__file__).parents[2] / "infra"
-FOLDER = INFRA / "terraform" / "aws"
-Tree = dict[str, Any]
-META = {"count", "for_each", "depends_on", "lifecycle", "provider"}
 # Arguments and blocks of the AWS provider's resources, as far as these files could use them.
 ARGUMENTS = {
     "aws_s3_bucket": {"bucket", "force_destroy", "tags"},
@@ -47,53 +38,14 @@ RIGHTS = {"s3:GetObject", "s3:ListBucket", "s3:PutObject", "s3:DeleteObject"}
 
 
 def sources() -> dict[str, str]:
-    return {path.name: path.read_text() for path in sorted(FOLDER.glob("*.tf"))}
-
-
-def plain(node: Any) -> Any:
-    """hcl2's tree with its quotes and marks taken off."""
-    if isinstance(node, dict):
-        return {plain(k): plain(v) for k, v in node.items() if k not in ("__is_block__", "__comments__")}
-    if isinstance(node, list):
-        return [plain(item) for item in node]
-    if isinstance(node, str) and len(node) > 1 and node[0] == node[-1] == '"':
-        return node[1:-1]
-    return node
-
-
-def blocks(files: dict[str, str], kind: str) -> dict[str, Tree]:
-    """`type.name` (or `name`) -> body, of all blocks of a kind."""
-    found: dict[str, Tree] = {}
-    for text in files.values():
-        for block in plain(hcl2.loads(text)).get(kind, []):
-            for name, body in block.items():
-                if kind in ("resource", "data"):
-                    found |= {f"{name}.{inner}": value for inner, value in body.items()}
-                else:
-                    found[name] = body
-    return found
+    return sources_of("aws")
 
 
 def problems(files: dict[str, str]) -> list[str]:
-    try:
-        resources, data, variables = (blocks(files, kind) for kind in ("resource", "data", "variable"))
-    except Exception as error:  # lark's, by the dozen
-        return [f"no HCL: {str(error).splitlines()[0]}"]
-    everything = "\n".join(re.sub(r"#.*", "", text) for text in files.values())
-    found = []
-    for name in sorted(set(re.findall(r"\bvar\.(\w+)", everything)) ^ set(variables)):
-        found.append(f"variable {name} is used or declared, not both")
-    for name in sorted(set(re.findall(r"(?<![.\w\"])(aws_\w+\.\w+)\.", everything)) - set(resources)):
-        found.append(f"{name} is no resource here")
-    for name in sorted(set(re.findall(r"\bdata\.(aws_\w+\.\w+)\.", everything)) - set(data)):
-        found.append(f"data.{name} is no data source here")
-    for name, body in (resources | data).items():
-        kind = name.split(".")[0]
-        if kind not in ARGUMENTS:
-            found.append(f"{name}: unknown type")
-            continue
-        found += [f"{name}: unknown argument {key}" for key in sorted(set(body) - ARGUMENTS[kind] - META)]
-        found += [f"{name}: lacks {key}" for key in sorted(REQUIRED.get(kind, set()) - set(body))]
+    found = file_problems(files, prefix="aws", arguments=ARGUMENTS, required=REQUIRED)
+    if any(problem.startswith("no HCL") for problem in found):
+        return found
+    resources, data = blocks(files, "resource"), blocks(files, "data")
     return found + _bucket_problems(resources) + _right_problems(data) + _node_problems(resources)
 
 
@@ -197,12 +149,6 @@ def test_a_planted_mistake_is_caught(file, old, new, message):
     assert any(message in problem for problem in found), found
 
 
-def kuberay_pods() -> dict[str, Tree]:
-    spec = yaml.safe_load((INFRA / "kuberay" / "raycluster.yaml").read_text())["spec"]
-    pods = {group["groupName"]: group["template"]["spec"] for group in spec["workerGroupSpecs"]}
-    return {"head": spec["headGroupSpec"]["template"]["spec"], **pods}
-
-
 def test_node_groups_carry_the_labels_and_taints_that_pods_ask_for():
     groups = {n.split(".")[1]: b for n, b in blocks(sources(), "resource").items() if "node_group" in n}
     pods = kuberay_pods()
@@ -214,8 +160,7 @@ def test_node_groups_carry_the_labels_and_taints_that_pods_ask_for():
 
 
 def test_the_role_is_that_of_the_pods_service_account():
-    objects = list(yaml.safe_load_all((INFRA / "kuberay" / "common.yaml").read_text()))
-    account = next(o for o in objects if o["kind"] == "ServiceAccount")["metadata"]
+    account = kuberay_account()
     assert f'"system:serviceaccount:{account["namespace"]}:{account["name"]}"' in sources()["role.tf"]
     role = blocks(sources(), "resource")["aws_iam_role.worker"]["name"]
     assert account["annotations"]["eks.amazonaws.com/role-arn"].endswith(f":role/{role}")
@@ -231,17 +176,4 @@ def test_versions_are_pinned_and_several_machine_types_are_asked_for():
 
 @pytest.mark.skipif(shutil.which("terraform") is None, reason="terraform is not installed")
 def test_terraform_itself_finds_them_formatted_and_valid_where_its_providers_are(tmp_path):
-    shutil.copytree(FOLDER, tmp_path / "aws", ignore=shutil.ignore_patterns(".terraform*"))
-    variables = {k: v for k, v in os.environ.items() if k != "TF_CLI_CONFIG_FILE"} | {"CHECKPOINT_DISABLE": "1"}
-
-    def terraform(*words: str, seconds: float = 60) -> subprocess.CompletedProcess[str]:
-        command = ["terraform", f"-chdir={tmp_path / 'aws'}", *words]
-        return subprocess.run(command, capture_output=True, text=True, env=variables, timeout=seconds)
-
-    assert terraform("fmt", "-check", "-diff").stdout == ""
-    mirror = os.environ.get("TF_PLUGIN_DIR")
-    if mirror is None:
-        pytest.skip("formatted; validate needs the AWS provider: set TF_PLUGIN_DIR to a folder that holds it")
-    assert terraform("init", "-backend=false", f"-plugin-dir={mirror}").returncode == 0
-    done = terraform("validate")
-    assert done.returncode == 0, done.stdout + done.stderr
+    check_with_terraform("aws", tmp_path)

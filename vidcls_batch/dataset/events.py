@@ -98,7 +98,8 @@ def read_events(store: Store) -> Iterator[Event]:
     parts = [part.path for part in store.list(FOLDER) if part.path.endswith(".jsonl")]
     if not parts:
         raise StorageError(f"{store.uri} has no events. Is it a run folder, and has it been run?")
-    lines = [line for part in parts for line in store.read_bytes(part).decode().splitlines()]
+    # Split by newlines only: text has more line breaks (U+2028, U+0085), and a clip's id may hold one.
+    lines = [line for part in parts for line in store.read_bytes(part).decode().split("\n") if line]
     yield from sorted(map(_parsed, lines), key=lambda event: str(event.get("at", "")))
 
 
@@ -113,13 +114,24 @@ def gather_events(store: Store) -> None:
 
 
 def event_line(event: Event) -> str:
-    """One event for people.
+    """One event for people; what a terminal would take for a command or a new line is escaped.
 
     >>> event_line({"at": "2026-01-02T03:04:05.678+00:00", "event": "node_lost", "run": "r", "node": "n1"})
     '2026-01-02 03:04:05  node_lost          node=n1'
     """
     facts = "  ".join(f"{k}={v}" for k, v in event.items() if k not in ("at", "event", "run", "driver"))
-    return f"{str(event.get('at', ''))[:19].replace('T', ' ')}  {event.get('event', '?'):<17}  {facts}".rstrip()
+    return printable(
+        f"{str(event.get('at', ''))[:19].replace('T', ' ')}  {event.get('event', '?'):<17}  {facts}".rstrip()
+    )
+
+
+def printable(text: str) -> str:
+    r"""Text of unknown origin for a terminal: control characters and odd line breaks as escapes.
+
+    >>> printable("a\x1b[2Jb\n\u2028")
+    'a\\x1b[2Jb\\n\\u2028'
+    """
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def _parsed(line: str) -> Event:

@@ -38,7 +38,7 @@ _S3_FAULTS: dict[str, str] = {
     "InvalidBucketName": "this is no valid bucket name",
 }
 
-# Class names of botocore, aiobotocore and aiohttp: naming them costs no import of those for a local run.
+# Class names of the clients of S3, http(s), the hub, Google and Azure: naming them costs no import for a local run.
 _CLIENT_FAULTS: dict[str, tuple[str, bool]] = {
     "NoCredentialsError": (
         "no credentials found; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile or a role, "
@@ -57,6 +57,10 @@ _CLIENT_FAULTS: dict[str, tuple[str, bool]] = {
     "ClientConnectorError": ("nothing answers at that address; check it and the network, " + AGAIN, True),
     "ClientOSError": ("the connection to the server failed; check the network, " + AGAIN, True),
     "ServerDisconnectedError": ("the server closed the connection, " + AGAIN, True),
+    "TransportError": ("the connection to the store failed; check the network, " + AGAIN, True),
+    "ServiceRequestError": ("nothing answers at the endpoint; check it and the network, " + AGAIN, True),
+    "ServiceResponseError": ("the store stopped answering; check the network, " + AGAIN, True),
+    "DefaultCredentialsError": ("no credentials found; give the machine a service account with rights here", False),
     "FSTimeoutError": ("no answer in time; check the network, " + AGAIN, True),
     "ParamValidationError": ("the store's client refuses these parameters; check bucket and key", False),
 }
@@ -74,14 +78,16 @@ def s3_code(error: BaseException) -> str | None:
 
 
 def http_status(error: BaseException) -> int | None:
-    """The HTTP status an S3 or http(s) server answered with; None where there is none."""
+    """The HTTP status that a server answered with; None where there is none."""
     for candidate in _causes(error):
         response = getattr(candidate, "response", None)
         if isinstance(response, dict):
             return int(response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)) or None
-        status = getattr(candidate, "status", None)
-        if isinstance(status, int):
-            return status
+        # aiohttp's name; httpx's and azure's; gcsfs's, whose codes may be text
+        for holder, name in ((candidate, "status"), (response, "status_code"), (candidate, "code")):
+            status = getattr(holder, name, None)
+            if isinstance(status, int) or (isinstance(status, str) and status.isdecimal()):
+                return int(status)
     return None
 
 

@@ -94,10 +94,22 @@ def run_on(
     return bytes(sync(filesystem.loop, bounded))
 
 
+# What clients raise that is no OSError: of S3, of http(s), of hf:// (either name), of gs:// and of abfs://.
+_CLIENT_ERRORS = {
+    "botocore.exceptions": ("BotoCoreError", "ClientError"),
+    "aiohttp": ("ClientError",),
+    "httpx": ("HTTPError",),
+    "httpx2": ("HTTPError",),
+    "gcsfs.retry": ("HttpError",),
+    "google.auth.exceptions": ("GoogleAuthError",),
+    "azure.core.exceptions": ("AzureError",),
+}
+
+
 def store_errors() -> tuple[type[BaseException], ...]:
     """What stores and their clients raise. Only clients this process has loaded count: naming them must not import."""
     errors: list[type[BaseException]] = [OSError, TimeoutError, asyncio.TimeoutError]
-    for module, names in {"botocore.exceptions": ("BotoCoreError", "ClientError"), "aiohttp": ("ClientError",)}.items():
+    for module, names in _CLIENT_ERRORS.items():
         if module in sys.modules:
             errors += [getattr(sys.modules[module], name) for name in names]
     return tuple(errors)
