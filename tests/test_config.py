@@ -51,12 +51,29 @@ def test_short_forms_of_run_manifest_and_label_set_are_understood():
         ({"label_set": {"name": "kinetics400", "file": "x.txt"}}, "exactly one of name, file, labels"),
         ({"members": [MINIMAL["members"][0] | {"prompts": ["a video"]}]}, "exactly one {}"),
         ({"run": {"path": "out", "storage_options": {"secret": "x"}}}, "looks like a credential"),
+        ({"resources": {"groups": [["a"], ["b"]]}}, "resources.groups: 'b' is no member"),
+        ({"resources": {"groups": [["a"], ["a"]]}}, "member 'a' is listed twice"),
+        ({"resources": {"groups": []}}, "resources.groups leaves out a"),
+        ({"resources": {"groups": [{"member": ["a"]}]}}, "resources.groups"),
     ],
 )
 def test_wrong_config_is_refused_with_the_remedy(change, expected):
     with pytest.raises(ConfigError) as failure:
         parse_config(MINIMAL | change)
     assert expected in str(failure.value)
+
+
+def test_groups_of_members_are_names_or_names_with_a_pool_size():
+    members = [MINIMAL["members"][0] | {"name": name} for name in "abc"]
+    tree = MINIMAL | {"members": members, "resources": {"groups": [["a", "c"], {"members": ["b"], "actors": 3}]}}
+    first, second = parse_config(tree).resources.groups
+    assert (first.members, first.actors) == (("a", "c"), None)
+    assert (second.members, second.actors) == (("b",), 3)
+    pytest.importorskip("jsonschema").validate(tree, config_json_schema())
+    assert parse_config(MINIMAL | {"resources": {"groups": "auto"}}).resources.groups == "auto"
+    cascade = {"cascade": {"first": ["b"], "margin": 0.5}}
+    with pytest.raises(ConfigError, match=r"cascade asks b first, so resources\.groups must"):
+        parse_config(tree | {"ensemble": cascade})
 
 
 def test_every_wrong_key_is_told_at_once():

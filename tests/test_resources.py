@@ -2,9 +2,9 @@ import time
 
 import pytest
 
-from vidcls_batch.config import ResourcesConfig
+from vidcls_batch.config import GroupConfig, ResourcesConfig
 from vidcls_batch.errors import ConfigError
-from vidcls_batch.resources import Capacity, batch_size_for, group_by_memory, stage_resources
+from vidcls_batch.resources import Capacity, StageResources, batch_size_for, group_by_memory, stage_resources
 
 MB = 1 << 20
 
@@ -92,3 +92,47 @@ def test_a_dozen_members_are_grouped_at_once():
 def test_a_member_too_large_by_itself_is_named():
     with pytest.raises(ConfigError, match="member b takes 9 MiB by itself, a device has 8 MiB"):
         group_by_memory({"a": 1 << 20, "b": 9 << 20}, capacity=8 << 20)
+
+
+def grouped(capacity: Capacity, *actors: int | None, **given: object) -> StageResources:
+    groups = [GroupConfig(members=(f"m{i}",), actors=asked) for i, asked in enumerate(actors)]
+    config = ResourcesConfig.model_validate(given)
+    return stage_resources(config, capacity=capacity, frame_bytes=3 * MB, groups=groups)
+
+
+def test_one_group_is_no_group():
+    capacity = Capacity(num_cpus=4, num_gpus=2, private=True)
+    assert grouped(capacity, None) == settle(capacity)
+    (pool,) = settle(capacity).pools
+    assert (pool.members, pool.actors, pool.initial_actors, pool.least_actors) == ((), 2, 2, 2)
+
+
+@pytest.mark.parametrize("cpus", [1, 2, 4, 8, 64])
+@pytest.mark.parametrize("private", [True, False])
+@pytest.mark.parametrize("groups", [2, 3, 5])
+def test_pools_of_groups_reserve_no_more_cpus_than_one_pool_would(cpus, private, groups):
+    capacity = Capacity(num_cpus=cpus, num_gpus=0, private=private)
+    alone, stages = settle(capacity), grouped(capacity, *[None] * groups)
+    assert [pool.members for pool in stages.groups] == [(f"m{i}",) for i in range(groups)]
+    assert all(pool.actors >= pool.initial_actors >= pool.least_actors >= 1 for pool in stages.groups)
+    assert sum(pool.actors for pool in stages.groups) == stages.classify_actors == max(alone.classify_actors, groups)
+    assert stages.classify_actors * stages.classify_cpus <= alone.classify_actors * alone.classify_cpus + 1e-9
+    assert stages.classify_cpus != stages.decode_cpus
+
+
+def test_gpus_are_shared_out_among_the_groups():
+    machine = Capacity(num_cpus=16, num_gpus=5, private=True)
+    assert [pool.actors for pool in grouped(machine, None, None).groups] == [3, 2]
+    asked = grouped(machine, 1, 4)
+    assert [(p.actors, p.initial_actors, p.least_actors) for p in asked.groups] == [(1, 1, 1), (4, 4, 4)]
+    # More than there is room for now start with an even share, so that no group waits for the other's devices.
+    assert [(p.actors, p.initial_actors) for p in grouped(machine, 9, 9).groups] == [(9, 3), (9, 2)]
+
+
+def test_fewer_gpus_than_groups_are_refused_here_and_waited_for_on_a_cluster():
+    with pytest.raises(ConfigError, match="2 groups of members need 2 GPUs at once, this machine has room for 1"):
+        grouped(Capacity(num_cpus=8, num_gpus=1, private=True), None, None)
+    assert len(grouped(Capacity(num_cpus=8, num_gpus=1, private=True), None, None, classify_gpus=0.5).groups) == 2
+    growing = Capacity(num_cpus=8, num_gpus=0, private=False)
+    pools = grouped(growing, None, None, device="cuda", classify_actors=8).groups
+    assert [(p.actors, p.initial_actors, p.least_actors) for p in pools] == [(4, 1, 1), (4, 1, 1)]

@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -21,23 +21,29 @@ Node = Mapping[str, Any]  # of ray.nodes()
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """What one worker of a stage asks of a single node."""
+    """What one worker of a stage asks of a single node, and how many must run at once."""
 
     stage: str
     resources: Mapping[str, float]
     labels: Mapping[str, str]
+    workers: int = 1
 
-    def fits(self, node: Node) -> bool:
-        """Whether the node could run it once it is free."""
+    def is_met(self, nodes: Iterable[Node]) -> bool:
+        """Whether the nodes could run it once they are free."""
+        return sum(self._fitting(node) for node in nodes) >= self.workers
+
+    def _fitting(self, node: Node) -> int:
         has, labels = node["Resources"], node.get("Labels") or {}
-        return all(has.get(name, 0.0) >= amount for name, amount in self.resources.items()) and all(
-            labels.get(name) == value for name, value in self.labels.items()
-        )
+        if any(labels.get(name) != value for name, value in self.labels.items()):
+            return 0
+        asked = {name: amount for name, amount in self.resources.items() if amount}
+        return min((int(has.get(name, 0.0) / amount + 1e-6) for name, amount in asked.items()), default=self.workers)
 
     def __str__(self) -> str:
         parts = [f"{amount:g} {name}" for name, amount in self.resources.items() if amount]
         parts += [f"{name}={value}" for name, value in self.labels.items()]
-        return f"{self.stage} ({', '.join(parts)})"
+        several = f"{self.workers} x " if self.workers > 1 else ""
+        return f"{self.stage} ({several}{', '.join(parts)})"
 
 
 def needs_of(resources: StageResources) -> list[Need]:
@@ -47,7 +53,7 @@ def needs_of(resources: StageResources) -> list[Need]:
         classify[f"accelerator_type:{resources.accelerator_type}"] = 0.001
     return [
         Need("decoding", {"CPU": resources.decode_cpus}, resources.decode_labels),
-        Need("classifying", classify, resources.classify_labels),
+        Need("classifying", classify, resources.classify_labels, workers=len(resources.pools)),
     ]
 
 
@@ -78,7 +84,7 @@ class ClusterWatch:
                 self._watch.node_lost(node_id, host=self._nodes[node_id], reason=why)
                 self._say(f"Node {node_id[:8]} ({self._nodes[node_id]}) is gone; its blocks are made again")
         self._nodes = {node_id: str(n.get("NodeManagerAddress", "")) for node_id, n in alive.items()}
-        self._tell_of_wait([need for need in self._needs if not any(need.fits(n) for n in alive.values())])
+        self._tell_of_wait([need for need in self._needs if not need.is_met(alive.values())])
 
     def _tell_of_wait(self, unmet: Sequence[Need]) -> None:
         now = self._clock()

@@ -298,6 +298,20 @@ class EnsembleConfig(_Section):
         return value
 
 
+class GroupConfig(_Section):
+    """Members that one classifier holds beside those of other groups, where no device holds all."""
+
+    members: tuple[str, ...] = Field(min_length=1, description="Names of members.")
+    actors: int | None = Field(None, ge=1, description="Most classifiers of this group; default: an equal share.")
+
+
+def _names_to_group(value: object) -> object:
+    return {"members": value} if isinstance(value, list | tuple) else value
+
+
+_Group = Annotated[GroupConfig, BeforeValidator(_names_to_group, json_schema_input_type=GroupConfig | tuple[str, ...])]
+
+
 class ResourcesConfig(_Section):
     """What the stages may use. None means chosen from the machine, see docs/resources.md."""
 
@@ -316,8 +330,15 @@ class ResourcesConfig(_Section):
         None, ge=0, description="GPUs a classifier actor reserves; fractions share one."
     )
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    groups: Literal["auto"] | tuple[_Group, ...] | None = Field(
+        None,
+        description="Members that share a classifier: [[a, b], [c]] or [{members: [a, b], actors: 2}, ...]; auto: the "
+        "fewest that fit a device, measured when the run starts; default: one classifier holds all.",
+    )
     device_memory_mb: int | None = Field(
-        None, ge=1, description="Memory of one GPU, for `vidcls plan`; default: that of this machine's GPU."
+        None,
+        ge=1,
+        description="Memory of one GPU, for `vidcls plan` and `groups: auto`; default: that of the machine's GPU.",
     )
     accelerator_type: str | None = Field(
         None, description="Ray's name of the GPUs for classifiers, e.g. A10G or H100; default: any."
@@ -377,6 +398,9 @@ class Config(_Section):
                     hint = _suggestion(name, names)
                     raise ValueError(f"ensemble.{key}: {name!r} is no member{hint}; members: {names}")
         _check_cascade(self.ensemble, names)
+        if isinstance(self.resources.groups, tuple):
+            first = self.ensemble.cascade.first if self.ensemble.cascade else ()
+            check_groups([g.members for g in self.resources.groups], names=names, cascade_first=first)
         if self.ensemble.weights and sum(self.ensemble.weights.get(n, 1.0) for n in names) == 0:
             raise ValueError("ensemble.weights: the members' weights sum to 0")
         return self
@@ -396,6 +420,24 @@ def _check_cascade(ensemble: EnsembleConfig, names: Sequence[str]) -> None:
     if ensemble.missing != "skip":
         raise ValueError(
             f"ensemble.cascade leaves members out, so ensemble.missing must be skip, not {ensemble.missing}"
+        )
+
+
+def check_groups(groups: Sequence[Sequence[str]], *, names: Sequence[str], cascade_first: Sequence[str]) -> None:
+    """Raise ValueError unless each member is in exactly one group, and those a cascade asks first are in the first."""
+    listed = [name for group in groups for name in group]
+    for name in listed:
+        if name not in names:
+            raise ValueError(
+                f"resources.groups: {name!r} is no member{_suggestion(name, names)}; members: {list(names)}"
+            )
+        if listed.count(name) > 1:
+            raise ValueError(f"resources.groups: member {name!r} is listed twice; one classifier scores it")
+    if left_out := [name for name in names if name not in listed]:
+        raise ValueError(f"resources.groups leaves out {', '.join(left_out)}: each member must be in a group")
+    if later := [name for name in cascade_first if name not in groups[0]]:
+        raise ValueError(
+            f"ensemble.cascade asks {', '.join(later)} first, so resources.groups must have them in its first group"
         )
 
 

@@ -21,13 +21,13 @@ from vidcls_batch.dataset.plan import Plan
 from vidcls_batch.dataset.run_record import write_heads, write_run_record
 from vidcls_batch.dataset.verify import is_marked_success, mark_success, verify_run
 from vidcls_batch.errors import Status
+from vidcls_batch.grouping import run_resources
 from vidcls_batch.labeling.cascade import CascadeTally
 from vidcls_batch.metrics import DriverMetrics
 from vidcls_batch.passes import label_in_passes
 from vidcls_batch.pipeline import Stages, object_store_share, ray_cluster
 from vidcls_batch.planning import freeze_plan
 from vidcls_batch.progress import RunProgress, format_duration
-from vidcls_batch.resources import stage_resources
 from vidcls_batch.run_spec import RunSpec, resolve_run
 from vidcls_batch.run_watch import RunWatch
 from vidcls_batch.stages.usage import UsageTally
@@ -146,7 +146,7 @@ def _label(
         "Starting Ray ..." if ray_address(run) is None else f"Joining the Ray cluster at {ray_address(run)} ..."
     )
     with ray_cluster(ray_address(run), resources=spec.config.resources) as capacity:
-        resources = stage_resources(spec.config.resources, capacity=capacity, frame_bytes=spec.frame_bytes)
+        resources = run_resources(spec, capacity=capacity, progress=progress)
         stages = Stages(
             run_uri=store.uri,
             storage=spec.storage,

@@ -13,7 +13,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow as pa
 import ray
@@ -27,6 +27,7 @@ from vidcls_batch.metrics import stage_metrics, task_attempt
 from vidcls_batch.resources import Capacity, StageResources, logical_cpus
 from vidcls_batch.stages.classify import BlockClassifier, ClassifySettings, DeviceLostError
 from vidcls_batch.stages.decode import CLIPS, BlockDecoder, DecodeSettings
+from vidcls_batch.stages.member_groups import INFER_MS, member_groups
 from vidcls_batch.storage import StorageOptions, open_store
 
 # A worker that dies takes its block down; the block is tried again so often before it is left to the next pass.
@@ -37,6 +38,8 @@ MOST_ACTORS_AT_ONCE = 1000
 READ_CPUS = 0.05
 READ_TASKS = 2
 MOST_SOURCE_BLOCKS = 2000
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +161,10 @@ def label_shares(
 
 
 def build_dataset(shares: Sequence[UnitShare], *, stages: Stages, resources: StageResources) -> Dataset:
-    """read unit -> blocks of `batch_size` clips -> decode tasks -> classifier actors. Nothing runs until iterated."""
+    """read unit -> blocks of `batch_size` clips -> decode tasks -> classifier actors, a pool for each group of members.
+
+    Nothing runs until iterated.
+    """
     _configure_context(DataContext.get_current())
     items = [
         {
@@ -174,12 +180,7 @@ def build_dataset(shares: Sequence[UnitShare], *, stages: Stages, resources: Sta
         decode_needs["memory"] = resources.decode_memory_mb << 20
     if resources.decode_labels:
         decode_needs["label_selector"] = dict(resources.decode_labels)
-    classify_needs: dict[str, Any] = {}
-    if resources.accelerator_type is not None:
-        classify_needs["accelerator_type"] = resources.accelerator_type
-    if resources.classify_labels:
-        classify_needs["label_selector"] = dict(resources.classify_labels)
-    return (
+    dataset = (
         ray.data.from_items(items, override_num_blocks=min(len(items), MOST_SOURCE_BLOCKS))
         .map_batches(
             _read_shares,
@@ -200,24 +201,61 @@ def build_dataset(shares: Sequence[UnitShare], *, stages: Stages, resources: Sta
             max_retries=BLOCK_RETRIES,
             **decode_needs,
         )
-        .map_batches(
+    )
+    for settings, pool in zip(_settings_of_pools(stages.classify, resources), resources.pools, strict=True):
+        dataset = dataset.map_batches(
             _ClassifierActor,
-            fn_constructor_kwargs={"settings": stages.classify},
+            fn_constructor_kwargs={"settings": settings},
             batch_size=None,
             batch_format="pyarrow",
             num_cpus=resources.classify_cpus,
             num_gpus=resources.classify_gpus,
             compute=ActorPoolStrategy(
-                min_size=resources.least_actors,
-                max_size=resources.classify_actors,
-                initial_size=resources.initial_actors,
+                min_size=pool.least_actors,
+                max_size=pool.actors,
+                initial_size=pool.initial_actors,
                 max_tasks_in_flight_per_actor=2,
             ),
             max_restarts=-1,
             max_task_retries=BLOCK_RETRIES,
-            **classify_needs,
+            **_classifier_needs(resources),
         )
+    return dataset
+
+
+def _settings_of_pools(settings: ClassifySettings, resources: StageResources) -> list[ClassifySettings]:
+    if not resources.groups:
+        return [settings]
+    names = [member.name for member in settings.members]
+    return [settings.in_group(group) for group in member_groups(names, [pool.members for pool in resources.groups])]
+
+
+def _classifier_needs(resources: StageResources) -> dict[str, Any]:
+    needs: dict[str, Any] = {}
+    if resources.accelerator_type is not None:
+        needs["accelerator_type"] = resources.accelerator_type
+    if resources.classify_labels:
+        needs["label_selector"] = dict(resources.classify_labels)
+    return needs
+
+
+def run_where_classifiers_run(work: Callable[[], T], *, resources: StageResources) -> T:
+    """What `work` gives in a worker that gets what one classifier would; waits until there is one."""
+
+    def task() -> T:
+        return work()
+
+    remote = ray.remote(task).options(
+        num_cpus=resources.classify_cpus,
+        num_gpus=resources.classify_gpus,
+        max_retries=BLOCK_RETRIES,
+        **_classifier_needs(resources),
     )
+    try:
+        found: T = ray.get(remote.remote())
+    except ray.exceptions.RayTaskError as error:
+        raise error.cause from error
+    return found
 
 
 def operator_names(dataset: Dataset) -> list[str]:
@@ -272,11 +310,15 @@ def _told(
     deaths: list[dict[str, str]],
     before: bytes = b"[]",
     usage: dict[str, float] | None = None,
+    counted: pa.Table | None = None,
 ) -> pa.Table:
-    """Count the block for Prometheus, and write on it what the driver cannot see from afar."""
+    """Count the block (or `counted`) for Prometheus, and write on it what the driver cannot see from afar."""
     attempt = task_attempt()
     stage_metrics(stage).block_done(
-        rows, seconds=time.perf_counter() - started, attempt=attempt, deaths=Counter(d["status"] for d in deaths)
+        rows if counted is None else counted,
+        seconds=time.perf_counter() - started,
+        attempt=attempt,
+        deaths=Counter(d["status"] for d in deaths),
     )
     node = ray.get_runtime_context().get_node_id()
     fact = {"stage": stage, "node": node, "pid": os.getpid(), "attempt": attempt, "deaths": deaths, "usage": usage}
@@ -308,11 +350,21 @@ class _ClassifierActor:
         try:
             rows = self._classifier(block)
             usage = asdict(self._classifier.usage())
-            return _told(rows, stage="classify", started=started, deaths=[], before=before, usage=usage)
+            own = _own_time(rows, block)
+            return _told(rows, stage="classify", started=started, deaths=[], before=before, usage=usage, counted=own)
         except DeviceLostError as error:
             # Only a new process gets the device back: Ray restarts the actor and tries the block again.
             logging.getLogger(__name__).error("%s", error)
             os._exit(1)
+
+
+def _own_time(rows: pa.Table, block: pa.Table) -> pa.Table:
+    """The rows' time without that of the groups before, which have told of theirs."""
+    if INFER_MS not in block.column_names:
+        own = rows[INFER_MS]
+    else:
+        own = pa.compute.subtract(rows[INFER_MS], block[INFER_MS])
+    return pa.table({INFER_MS: own.filter(pa.compute.greater(own, 0))})
 
 
 class _LostBlocks(logging.Handler):

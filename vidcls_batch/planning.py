@@ -1,6 +1,7 @@
 """Planning without labeling: check all that a run needs, freeze its plan. Needs no Ray."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 from vidcls_batch.config import Config
 from vidcls_batch.dataset.commit import pending_units
@@ -21,6 +22,7 @@ class PlanSummary:
     num_units: int
     pending_units: int
     members: tuple[str, ...]
+    groups: tuple[tuple[str, ...], ...] | Literal["auto"] | None  # of members that share a classifier; None: all do
     frames_shape: tuple[int, ...]  # of one clip: slots, height, width, RGB
     sounds: tuple[SoundWindow, ...]
     frame_bytes: int  # of one clip, its sound with it
@@ -32,11 +34,19 @@ class PlanSummary:
         picture = f"{slots} frames of {width}x{height}{self._sound}"
         lines = [
             f"{self.num_clips:,} clips in {self.num_units:,} units ({self.pending_units:,} to do) in {self.run_uri}",
-            f"  members   {', '.join(self.members)}",
+            f"  members   {', '.join(self.members)}{self._groups}",
             f"  decode    {picture} for each clip, {self.frame_bytes / 1e6:.1f} MB",
             f"  columns   {', '.join(self.columns)}",
         ]
         return "\n".join([*lines, *(f"  note      {n}" for n in self.notes)])
+
+    @property
+    def _groups(self) -> str:
+        if self.groups is None:
+            return ""
+        if self.groups == "auto":
+            return "; in the fewest groups that fit a device"
+        return f"; in {len(self.groups)} groups: " + "; ".join(" + ".join(group) for group in self.groups)
 
     @property
     def _sound(self) -> str:
@@ -55,12 +65,14 @@ class PlannedRun:
     @property
     def summary(self) -> PlanSummary:
         """Its facts, for people and scripts."""
+        groups = self.spec.config.resources.groups
         return PlanSummary(
             run_uri=self.store.uri,
             num_clips=self.plan.num_clips,
             num_units=self.plan.num_units,
             pending_units=len(self.pending),
             members=tuple(m.name for m in self.spec.members),
+            groups=groups if groups is None or groups == "auto" else tuple(group.members for group in groups),
             frames_shape=self.spec.request.frames_shape,
             sounds=self.spec.request.sounds,
             frame_bytes=self.spec.frame_bytes,

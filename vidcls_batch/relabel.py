@@ -177,7 +177,8 @@ def _in_steps(unit: _UnitEvidence, *, plan: RelabelPlan) -> tuple[list[MemberEvi
     steps = score_in_steps(
         lambda m, rows: unit.members[m].part(rows), cascade=cascade, clip_ids=ids, settings=plan.setup.settings
     )
-    return steps.members, pa.chunked_array([pa.array(steps.routes, pa.string())])
+    members = [steps.members[m] for m in range(len(unit.members))]
+    return members, pa.chunked_array([pa.array(steps.routes, pa.string())])
 
 
 def _read_evidence(work: _Work, unit: int) -> _UnitEvidence:

@@ -2,11 +2,11 @@
 
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from vidcls_batch.config import ResourcesConfig
+from vidcls_batch.config import GroupConfig, ResourcesConfig
 from vidcls_batch.errors import ConfigError
 
 # Blocks of this size keep the object store's back-pressure working; larger ones outrun it, smaller ones cost overhead.
@@ -27,8 +27,18 @@ class Capacity:
 
 
 @dataclass(frozen=True, slots=True)
+class GroupPool:
+    """The classifiers of one group of members; names, none where each holds all members."""
+
+    members: tuple[str, ...]
+    actors: int
+    initial_actors: int
+    least_actors: int
+
+
+@dataclass(frozen=True, slots=True)
 class StageResources:
-    """What each stage asks of Ray; None leaves it to Ray."""
+    """What each stage asks of Ray; None leaves it to Ray. Actors are those of all groups together."""
 
     batch_size: int
     decode_cpus: float
@@ -44,6 +54,13 @@ class StageResources:
     accelerator_type: str | None = None
     decode_labels: Mapping[str, str] = field(default_factory=dict)  # a node must have, on top
     classify_labels: Mapping[str, str] = field(default_factory=dict)
+    groups: tuple[GroupPool, ...] = ()  # in the order in which a block goes through them; none: one pool
+
+    @property
+    def pools(self) -> tuple[GroupPool, ...]:
+        """The pools of classifiers, one at least."""
+        one = GroupPool((), self.classify_actors, self.initial_actors, self.least_actors)
+        return self.groups or (one,)
 
     def with_batch_size(self, batch_size: int) -> "StageResources":
         """The same with other blocks."""
@@ -73,8 +90,12 @@ def logical_cpus(num_cpus: int) -> int:
     return 2 * num_cpus + 1
 
 
-def stage_resources(config: ResourcesConfig, *, capacity: Capacity, frame_bytes: int) -> StageResources:
-    """Settle every `None` of the config for this cluster. Raises ConfigError when a GPU is asked for but not there."""
+def stage_resources(
+    config: ResourcesConfig, *, capacity: Capacity, frame_bytes: int, groups: Sequence[GroupConfig] = ()
+) -> StageResources:
+    """Settle every `None` of the config for this cluster. Raises ConfigError when a GPU is asked for but not there, or
+    fewer than there are groups.
+    """
     device = _device(config, capacity)
     batch = batch_size_for(frame_bytes, config=config)
     decode_tasks = config.decode_tasks
@@ -99,7 +120,7 @@ def stage_resources(config: ResourcesConfig, *, capacity: Capacity, frame_bytes:
             cpus, actors = float(threads), max(1, actors // 2)
     if gpus == 0 and cpus == config.decode_cpus:
         cpus += 0.01
-    return StageResources(
+    settled = StageResources(
         batch_size=batch,
         decode_cpus=config.decode_cpus,
         decode_tasks=decode_tasks,
@@ -117,6 +138,53 @@ def stage_resources(config: ResourcesConfig, *, capacity: Capacity, frame_bytes:
         decode_labels=config.decode_labels,
         classify_labels=config.classify_labels,
     )
+    return settled if len(groups) <= 1 else _in_groups(settled, groups, capacity=capacity, present=present)
+
+
+def _in_groups(
+    settled: StageResources, groups: Sequence[GroupConfig], *, capacity: Capacity, present: int
+) -> StageResources:
+    """A pool for each group; together they reserve what the one pool would."""
+    if settled.device == "cuda" and capacity.private and present < len(groups):
+        raise ConfigError(
+            f"{len(groups)} groups of members need {len(groups)} GPUs at once, this machine has room for {present} "
+            "classifiers: take a machine with more, lower resources.classify_gpus where several groups fit one GPU, or "
+            "make each group a run of its own over the same manifest"
+        )
+    shares = even_shares(settled.classify_actors, len(groups))
+    most = [group.actors or share for group, share in zip(groups, shares, strict=True)]
+    there = most if sum(most) <= present else even_shares(present, len(groups))
+    pools = tuple(
+        GroupPool(
+            members=group.members,
+            actors=actors,
+            initial_actors=min(actors, now),
+            least_actors=min(actors, now) if capacity.private else 1,
+        )
+        for group, actors, now in zip(groups, most, there, strict=True)
+    )
+    cpus, total = settled.classify_cpus, sum(most)
+    if settled.device == "cpu" and total > settled.classify_actors:
+        # More pools than cores: a pool that finds no CPU left to reserve would wait for ever, and the blocks with it.
+        cpus = max(0.01, math.floor(100 * cpus * settled.classify_actors / total) / 100)
+        cpus += 0.01 if cpus == settled.decode_cpus else 0
+    return replace(
+        settled,
+        classify_cpus=cpus,
+        classify_actors=total,
+        initial_actors=sum(pool.initial_actors for pool in pools),
+        least_actors=sum(pool.least_actors for pool in pools),
+        groups=pools,
+    )
+
+
+def even_shares(total: int, count: int) -> list[int]:
+    """`total` shared out evenly, one each at least; the first get what is left over.
+
+    >>> even_shares(5, 3), even_shares(1, 2)
+    ([2, 2, 1], [1, 1])
+    """
+    return [max(1, total // count + (index < total % count)) for index in range(count)]
 
 
 def group_by_memory(sizes: Mapping[str, int], *, capacity: int) -> list[list[str]]:
@@ -153,6 +221,27 @@ def group_by_memory(sizes: Mapping[str, int], *, capacity: int) -> list[list[str
         groups[-1].append(index)
         chosen &= ~(1 << index)
     return [[names[index] for index in sorted(group)] for group in sorted(sorted(group) for group in groups)]
+
+
+def groups_that_fit(sizes: Mapping[str, int], *, capacity: int, first: Sequence[str] = ()) -> list[list[str]]:
+    """`group_by_memory` where the members in `first` are in one group, which comes first.
+
+    >>> groups_that_fit({"a": 6, "b": 5, "c": 4, "d": 3}, capacity=9, first=["c", "d"])
+    [['c', 'd'], ['a'], ['b']]
+    """
+    together = " + ".join(first)
+    items = {name: size for name, size in sizes.items() if name not in first}
+    if first:
+        items = {together: sum(sizes[name] for name in first), **items}
+    groups = group_by_memory(items, capacity=capacity)
+    return [
+        [member for name in group for member in (first if first and name == together else [name])] for group in groups
+    ]
+
+
+def groups_text(groups: Sequence[Sequence[str]], sizes: Mapping[str, int]) -> str:
+    """`a + b (300 MiB); c (200 MiB)`."""
+    return "; ".join(f"{' + '.join(g)} ({sum(sizes[name] for name in g) / (1 << 20):,.0f} MiB)" for g in groups)
 
 
 def _device(config: ResourcesConfig, capacity: Capacity) -> Literal["cpu", "cuda"]:

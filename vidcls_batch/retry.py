@@ -17,12 +17,12 @@ from vidcls_batch.dataset.plan import Plan, require_plan
 from vidcls_batch.dataset.run_record import read_run_record
 from vidcls_batch.dataset.unit_files import read_footer
 from vidcls_batch.errors import FAILURES, ConfigError, IncompleteRunError
+from vidcls_batch.grouping import run_resources
 from vidcls_batch.labeling_run import RunOutcome, proven_outcome
 from vidcls_batch.metrics import DriverMetrics
 from vidcls_batch.passes import label_in_passes
 from vidcls_batch.pipeline import Stages, ray_cluster
 from vidcls_batch.progress import RunProgress
-from vidcls_batch.resources import stage_resources
 from vidcls_batch.run_spec import RunSpec, resolve_run
 from vidcls_batch.run_watch import RunWatch
 from vidcls_batch.storage import StorageOptions, Store, open_store
@@ -90,7 +90,7 @@ def _label_again(
     replacer = UnitReplacer(failed, store=store, plan=plan)
     units = sorted(failed)
     with ray_cluster(ray_address(config.run), resources=config.resources) as capacity:
-        resources = stage_resources(config.resources, capacity=capacity, frame_bytes=spec.frame_bytes)
+        resources = run_resources(spec, capacity=capacity, progress=progress)
         total = sum(map(len, failed.values()))
         watch = RunWatch(EventLog(store, driver=secrets.token_hex(8), say=progress.say), DriverMetrics())
         watch.note("retry_started", clips=total, units=len(failed))

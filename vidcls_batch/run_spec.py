@@ -23,6 +23,7 @@ from vidcls_batch.schema import MemberColumns, prediction_schema, reserved_colum
 from vidcls_batch.stages.classify import ClassifySettings
 from vidcls_batch.stages.decode import DecodeSettings
 from vidcls_batch.stages.fetch import FetchSettings
+from vidcls_batch.stages.member_groups import EvidenceWidths
 from vidcls_batch.storage import AllowedUris, StorageOptions, storage_options
 from vidcls_batch.types import FrameRequest, Sampling
 from vidcls_batch.video.decoders.base import decoder_provenance
@@ -91,6 +92,16 @@ class RunSpec:
             aliases=self.aliases,
             member_errors=self.config.ensemble.member_errors,
             cascade=self.labeling.cascade,
+            widths=tuple(self._widths(m, columns) for m, columns in zip(self.members, self.columns, strict=True)),
+        )
+
+    def _widths(self, member: MemberDescription, columns: MemberColumns) -> EvidenceWidths:
+        """Of its evidence what the labels or the table need."""
+        embeds = columns.embedding_dim is not None or member.name in self.labeling.embeds
+        return EvidenceWidths(
+            logits=len(member.labels),
+            embedding=member.embedding_dim if embeds else None,
+            context=columns.context_dim,
         )
 
     def identity(self) -> RunIdentity:

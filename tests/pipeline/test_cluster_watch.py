@@ -1,7 +1,7 @@
 """What is told of nodes that come and go, and of machines that are waited for."""
 
 from vidcls_batch.cluster_watch import ClusterWatch, needs_of
-from vidcls_batch.config import ResourcesConfig
+from vidcls_batch.config import GroupConfig, ResourcesConfig
 from vidcls_batch.dataset.events import EventLog, read_events
 from vidcls_batch.resources import Capacity, stage_resources
 from vidcls_batch.run_watch import RunWatch
@@ -14,7 +14,7 @@ def node(name: str, *, alive: bool = True, labels: dict | None = None, **resourc
 
 
 class Watched:
-    def __init__(self, tmp_path, **resources) -> None:
+    def __init__(self, tmp_path, groups=(), **resources) -> None:
         self.now, self.said = 0.0, []
         store = open_store(str(tmp_path), options=StorageOptions())
         self.log = EventLog(store, driver="d", say=self.said.append)
@@ -23,6 +23,7 @@ class Watched:
             ResourcesConfig(device="cuda", **resources),
             capacity=Capacity(num_cpus=4, num_gpus=0, private=False),
             frame_bytes=1,
+            groups=groups,
         )
         self.watch = ClusterWatch(
             needs_of(settled), watch=RunWatch(self.log), say=self.said.append, clock=lambda: self.now
@@ -66,3 +67,14 @@ def test_short_wait_is_not_worth_a_line(tmp_path):
     watched.now = 5
     watched.watch.look([node("n1", CPU=4, GPU=1)])
     assert watched.said == []
+
+
+def test_groups_of_members_need_as_many_devices_at_once(tmp_path):
+    groups = [GroupConfig(members=("a",)), GroupConfig(members=("b",))]
+    watched = Watched(tmp_path, groups=groups, classify_gpus=1)
+    for watched.now in (0, 40):
+        watched.watch.look([node("n1", CPU=4, GPU=1), node("n2", CPU=4)])
+    assert "classifying (2 x 0.5 CPU, 1 GPU)" in watched.said[-1]
+    watched.now = 50
+    watched.watch.look([node("n1", CPU=4, GPU=1), node("n2", CPU=4, GPU=1)])
+    assert watched.said[-1] == "Capacity is there after 50 s"

@@ -7,10 +7,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vidcls_batch.config import ResourcesConfig
+from vidcls_batch.config import GroupConfig, ResourcesConfig
 from vidcls_batch.errors import ConfigError
 from vidcls_batch.preflight.checks import Observed, findings_of
-from vidcls_batch.preflight.estimate import DECODE_WORKER_BYTES, Needs, Work, failure_interval, needs_of
+from vidcls_batch.preflight.estimate import (
+    DECODE_WORKER_BYTES,
+    Needs,
+    Work,
+    failure_interval,
+    infer_seconds,
+    needs_of,
+)
 from vidcls_batch.preflight.prices import load_prices, run_cost
 from vidcls_batch.preflight.rates import DRIVER_CLIPS_PER_S, EFFICIENCY, ClipCost, Fleet, cores_per_gpu, fleet_rate
 from vidcls_batch.resources import Capacity, stage_resources
@@ -93,6 +100,21 @@ def test_memory_of_workers_and_of_the_object_store_count_blocks_in_flight():
     assert needs.classify_worker_bytes == 900 * MB
     assert (needs.output_bytes, needs.evidence_bytes, needs.download_bytes) == (9_000_000, 5_120_000, 10_000_000_000)
     assert (needs.get_requests, needs.put_requests) == (10_000 + 40, 20)
+
+
+def test_groups_hold_blocks_of_their_own_and_the_slowest_pool_sets_the_pace():
+    groups = [GroupConfig(members=("a", "b"), actors=2), GroupConfig(members=("c",), actors=1)]
+    resources = stage_resources(
+        ResourcesConfig(batch_size=16, decode_tasks=3),
+        capacity=Capacity(num_cpus=8, num_gpus=3, private=True),
+        frame_bytes=WORK.frame_bytes,
+        groups=groups,
+    )
+    needs = needs_of(WORK, resources=resources, num_cpus=8, child_peak_bytes=1, classify_worker_bytes=1)
+    # Three decode tasks, two blocks at each of three actors, two written by the first pool, one after each stage.
+    assert needs.object_store_bytes == (3 + 2 * 3 + 2 + 2) * 64 * MB
+    # The first pool does 2 / 0.04 = 50 clips/s, the second 1 / 0.03 = 33: so do three GPUs of 0.09 s a clip.
+    assert infer_seconds({"a": 0.01, "b": 0.03, "c": 0.03}, resources) == pytest.approx(0.09)
 
 
 def test_a_few_failures_in_a_small_sample_say_little():
@@ -180,5 +202,16 @@ def test_members_that_no_device_holds_together_are_an_error_with_their_groups():
     (found,) = findings_of(replace(FINE, member_bytes=sizes, device_bytes=9 * MB))
     assert (found.severity, found.code) == ("error", "members_too_large")
     assert "2 groups, videomae + x3d (9 MiB); xclip (5 MiB)" in found.message
+    assert "resources.groups: auto (2 devices at once)" in found.message
     (found,) = findings_of(replace(FINE, member_bytes=sizes, device_bytes=5 * MB))
     assert found.code == "member_too_large"
+
+
+def test_groups_that_fit_are_fine_and_one_that_does_not_is_named():
+    sizes = {"videomae": 6 * MB, "xclip": 5 * MB, "x3d": 3 * MB}
+    seen = replace(FINE, member_bytes=sizes, device_bytes=9 * MB)
+    assert findings_of(replace(seen, groups=[["xclip", "x3d"], ["videomae"]])) == []
+    (found,) = findings_of(replace(seen, groups=[["xclip", "videomae"], ["x3d"]]))
+    assert (found.severity, found.code) == ("error", "group_too_large")
+    assert "xclip + videomae (11 MiB) does not fit a device, which has 9 MiB" in found.message
+    assert "videomae + x3d (9 MiB); xclip (5 MiB)" in found.message

@@ -178,3 +178,19 @@ def test_the_text_names_time_ratio_memory_output_requests_and_cost(config_over, 
     assert result.exit_code == 0
     for word in ("h264 6", "limited by", "CPU:GPU", "object store", "bytes a row", "GET", "16 vCPUs spot", "gone.mp4"):
         assert word in text
+
+
+def test_plan_shows_the_groups_and_what_each_takes(config_over, good_clips, checkpoint, tmp_path):
+    member = {"family": "videomae", "checkpoint": str(checkpoint), "sampling": {"rule": "uniform"}}
+    members = [{**member, "name": name} for name in "abc"]
+    resources = {"batch_size": 4, "num_cpus": 2, "groups": [["a", "c"], {"members": ["b"], "actors": 2}]}
+    config = config_over(good_clips, members=members, resources={**resources, "device_memory_mb": 100_000})
+    code, facts = call(config, tmp_path, "--sample", 2)
+    assert (code, facts["groups"]) == (0, [["a", "c"], ["b"]])
+    pools = facts["preflight"]["groups"]
+    assert [(pool["members"], pool["actors"]) for pool in pools][1] == (["b"], 2)
+    assert facts["preflight"]["findings"] == []
+    text = CliRunner().invoke(app, ["plan", str(tmp_path / "config.yaml"), "--sample", "2", "--seconds", "1"]).output
+    assert "a, b, c; in 2 groups: a + c; b" in text
+    assert "group 1   a + c (" in text
+    assert "2 classifiers" in text

@@ -2,7 +2,7 @@
 
 import time
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -27,10 +27,12 @@ class Cascade:
 
 @dataclass(frozen=True, slots=True)
 class CascadedScores:
-    """All members' evidence of B clips, each present where it was asked; routes and milliseconds by clip."""
+    """Members' evidence of B clips by position, each present where it was asked; milliseconds and, once all members
+    have been asked, routes by clip.
+    """
 
-    members: list[MemberEvidence]
-    routes: NDArray[np.object_]
+    members: Mapping[int, MemberEvidence]
+    routes: NDArray[np.object_] | None
     infer_ms: NDArray[np.float64]
 
 
@@ -39,33 +41,45 @@ Score = Callable[[int, NDArray[np.int64]], MemberEvidence]
 
 
 def score_in_steps(
-    score: Score, *, cascade: Cascade, clip_ids: Sequence[str], settings: LabelingSettings
+    score: Score,
+    *,
+    cascade: Cascade,
+    clip_ids: Sequence[str],
+    settings: LabelingSettings,
+    held: Sequence[int] | None = None,
+    known: Mapping[int, MemberEvidence] | None = None,
 ) -> CascadedScores:
-    """Ask the first members about every clip and the others about those that need it."""
+    """Ask the first members about every clip and the others about those that need it.
+
+    Only the members `held` (None: all) are asked here; of others there is `known` evidence, of the first members too
+    unless they are held.
+    """
     clips, count = len(clip_ids), len(settings.maps)
+    held = range(count) if held is None else held
     everyone = np.arange(clips)
     started = time.perf_counter()
-    found = {m: score(m, everyone) for m in cascade.first}
+    found = {**(known or {}), **{m: score(m, everyone) for m in cascade.first if m in held}}
     first_s = time.perf_counter() - started
     first_labels, margins = _decided([found[m] for m in cascade.first], settings=settings.of_members(cascade.first))
     unsure = margins < cascade.margin
     audited = ~unsure & np.array([is_audited(c, cascade.audit_share) for c in clip_ids], np.bool_)
     asked = np.flatnonzero(unsure | audited)
     started = time.perf_counter()
-    for m in range(count):
+    for m in held:
         if m not in found:
             width = settings.maps[m].num_outputs
-            nothing = MemberEvidence(np.zeros((clips, width)), present=np.zeros(clips, np.bool_))
+            nothing = MemberEvidence(np.zeros((clips, width), np.float32), present=np.zeros(clips, np.bool_))
             found[m] = _spread(score(m, asked), asked, clips=clips) if len(asked) else nothing
     rest_s = time.perf_counter() - started
-    members = [found[m] for m in range(count)]
-    labels, _ = _decided(members, settings=settings)
+    infer_ms = np.full(clips, first_s * 1e3 / max(clips, 1))
+    infer_ms[asked] += rest_s * 1e3 / max(len(asked), 1)
+    if len(found) < count:
+        return CascadedScores(found, None, infer_ms)
+    labels, _ = _decided([found[m] for m in range(count)], settings=settings)
     routes = np.full(clips, FIRST, object)
     routes[unsure] = ALL
     routes[audited] = np.where(labels[audited] == first_labels[audited], AUDIT_SAME, AUDIT_OTHER)
-    infer_ms = np.full(clips, first_s * 1e3 / max(clips, 1))
-    infer_ms[asked] += rest_s * 1e3 / max(len(asked), 1)
-    return CascadedScores(members, routes, infer_ms)
+    return CascadedScores(found, routes, infer_ms)
 
 
 def is_audited(clip_id: str, share: float) -> bool:

@@ -6,7 +6,7 @@ from typing import Literal
 
 from vidcls_batch.errors import ConfigError
 from vidcls_batch.preflight.estimate import Needs, failure_interval
-from vidcls_batch.resources import group_by_memory
+from vidcls_batch.resources import groups_text, groups_that_fit
 from vidcls_batch.types import DecodeLimits
 
 # Larger blocks outrun Ray Data's back-pressure.
@@ -45,6 +45,8 @@ class Observed:
     object_store_bytes: int | None  # as configured
     member_bytes: Mapping[str, int] = field(default_factory=dict)  # weights and one batch
     device_bytes: int | None = None  # of one GPU; None: members share the machine's memory
+    cascade_first: Sequence[str] = ()
+    groups: Sequence[Sequence[str]] = ()  # as the run will have them; none: one classifier holds all members
 
 
 def findings_of(seen: Observed) -> list[Finding]:
@@ -118,22 +120,26 @@ def _members_fit_a_device(seen: Observed) -> list[Finding]:
     if seen.device_bytes is None:
         return []
     try:
-        groups = group_by_memory(seen.member_bytes, capacity=seen.device_bytes)
+        groups = groups_that_fit(seen.member_bytes, capacity=seen.device_bytes, first=seen.cascade_first)
     except ConfigError as error:
         return [Finding("error", "member_too_large", str(error))]
+    if seen.groups:
+        sizes = [sum(seen.member_bytes[name] for name in group) for group in seen.groups]
+        too_large = [group for group, size in zip(seen.groups, sizes, strict=True) if size > seen.device_bytes]
+        message = (
+            f"resources.groups: {groups_text(too_large, seen.member_bytes)} does not fit a device, which has "
+            f"{_mb(seen.device_bytes)}. These do: {groups_text(groups, seen.member_bytes)} (resources.groups: auto)"
+        )
+        return [Finding("error", "group_too_large", message)] if too_large else []
     if len(groups) <= 1:
         return []
     message = (
-        f"The members take {_mb(sum(seen.member_bytes.values()))}, a device has {_mb(seen.device_bytes)}, and a run "
-        f"holds all its members on one: they fit in {len(groups)} groups, {groups_text(groups, seen.member_bytes)}. "
-        "Make each group a run of its own over the same manifest, or lower resources.batch_size or members' precision"
+        f"The members take {_mb(sum(seen.member_bytes.values()))}, a device has {_mb(seen.device_bytes)}, and one "
+        f"classifier holds all of them: they fit in {len(groups)} groups, {groups_text(groups, seen.member_bytes)}. "
+        f"Set resources.groups: auto ({len(groups)} devices at once), make each group a run of its own over the same "
+        "manifest, or lower resources.batch_size or members' precision"
     )
     return [Finding("error", "members_too_large", message)]
-
-
-def groups_text(groups: Sequence[Sequence[str]], sizes: Mapping[str, int]) -> str:
-    """`a + b (300 MiB); c (200 MiB)`."""
-    return "; ".join(f"{' + '.join(group)} ({_mb(sum(sizes[name] for name in group))})" for group in groups)
 
 
 _RULES = (_too_many_failures, _block_size, _object_store, _memory, _near_limits, _members_fit_a_device)

@@ -1,6 +1,7 @@
 """What a run will need, from what a sample cost: memory, object store, output, requests. Pure arithmetic."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from vidcls_batch.resources import StageResources
@@ -50,8 +51,12 @@ def needs_of(
     block = work.batch_size * work.frame_bytes
     decode_tasks = resources.decode_tasks or max(1, math.floor(num_cpus / resources.decode_cpus))
     fetched = math.ceil((work.clips_ahead + 1) * work.clip_bytes)
-    # Blocks being written by tasks, waiting for and being read by actors, and one between the two.
-    blocks = decode_tasks + BLOCKS_PER_ACTOR * resources.classify_actors + 1
+    # Blocks being written by tasks, waiting for and being read by actors, and one between the two; of all groups but
+    # the last, actors write blocks too.
+    pools = resources.pools
+    blocks = (
+        decode_tasks + BLOCKS_PER_ACTOR * resources.classify_actors + sum(p.actors for p in pools[:-1]) + len(pools)
+    )
     return Needs(
         decode_worker_bytes=DECODE_WORKER_BYTES + block + fetched + child_peak_bytes,
         classify_worker_bytes=classify_worker_bytes,
@@ -63,6 +68,14 @@ def needs_of(
         put_requests=2 * work.num_units,
         list_requests=2 * math.ceil(work.num_units / LISTED_PER_REQUEST),
     )
+
+
+def infer_seconds(seconds: Mapping[str, float], resources: StageResources) -> float:
+    """Seconds per clip of one device, all pools together being as fast as the slowest; `seconds` by member."""
+    if resources.device == "cpu" or not resources.groups:
+        return sum(seconds.values())
+    slowest = max(sum(seconds[name] for name in pool.members) / pool.actors for pool in resources.groups)
+    return slowest * resources.classify_actors
 
 
 def failure_interval(failed: int, *, of: int) -> tuple[float, float]:

@@ -1,5 +1,6 @@
 """What each member costs on this machine, and how large a row of the table is: the real classifier stage, timed."""
 
+import gc
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -17,6 +18,7 @@ from vidcls_batch.run_spec import RunSpec
 from vidcls_batch.schema import DECODED, ROUTE
 from vidcls_batch.stages.classify import BlockClassifier, ClassifySettings
 from vidcls_batch.stages.decode import FRAMES, with_sound
+from vidcls_batch.stages.member_groups import member_groups
 
 # On a CPU a clip costs the same in a small batch; on a GPU only a full one shows what the device can do.
 CPU_BATCH = 4
@@ -39,7 +41,7 @@ class Classified:
     """All members together over the sampled clips."""
 
     rows: pa.Table  # `schema.result_schema`
-    worker_bytes: int  # this process when it holds all members
+    worker_bytes: int  # this process when it holds all members, or its largest group
 
 
 def timing_block(blocks: Sequence[pa.Table], *, spec: RunSpec, batch_size: int, device: str) -> pa.Table:
@@ -61,38 +63,55 @@ def time_members(
 ) -> list[MemberTiming]:
     """Load each member alone, score `block` once to warm up, then for its share of `seconds`; at least once."""
     share = seconds / len(settings.members)
-    timings = []
-    for index, (member, columns) in enumerate(zip(settings.members, settings.columns, strict=True)):
-        before, started = resident_bytes(), clock()
-        if settings.device == "cuda":
-            torch.cuda.empty_cache()
-            torch.cuda.reset_peak_memory_stats()
-        labeling = settings.labeling.of_member(index)
-        alone = BlockClassifier(
-            replace(settings, members=(member,), columns=(columns,), labeling=labeling, cascade=None)
-        )
-        loaded = clock()
-        alone(block)
-        rounds = [_timed(alone, block, clock)]
-        while len(rounds) < MOST_ROUNDS and clock() - loaded + rounds[-1] < share:
-            rounds.append(_timed(alone, block, clock))
-        timings.append(
-            MemberTiming(
-                name=member.name,
-                clip_s=min(rounds) / len(block),
-                load_s=loaded - started,
-                memory_bytes=max(0, resident_bytes() - before),
-                device_bytes=torch.cuda.max_memory_reserved() if settings.device == "cuda" else None,
-            )
-        )
-    return timings
+    return [_time_alone(index, settings, block, share, clock) for index in range(len(settings.members))]
 
 
-def classify_sample(blocks: Sequence[pa.Table], *, spec: RunSpec, settings: ClassifySettings) -> Classified:
-    """Rows of the sampled clips by the whole ensemble, as a run would write them."""
-    classifier = BlockClassifier(settings)
-    rows = [classifier(block) for block in (blocks or [_black_clips(1, spec)])]
-    return Classified(rows=pa.concat_tables(rows), worker_bytes=resident_bytes())
+def member_bytes(timings: Sequence[MemberTiming]) -> dict[str, int]:
+    """Of the device's memory where members ran on one, else of the host's."""
+    return {m.name: m.memory_bytes if m.device_bytes is None else m.device_bytes for m in timings}
+
+
+def _time_alone(
+    index: int, settings: ClassifySettings, block: pa.Table, seconds: float, clock: Callable[[], float]
+) -> MemberTiming:
+    gc.collect()  # the member before this one
+    before, started = resident_bytes(), clock()
+    if settings.device == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+    member, labeling = settings.members[index], settings.labeling.of_member(index)
+    alone = BlockClassifier(
+        replace(settings, members=(member,), columns=(settings.columns[index],), labeling=labeling, cascade=None)
+    )
+    loaded = clock()
+    alone(block)
+    rounds = [_timed(alone, block, clock)]
+    while len(rounds) < MOST_ROUNDS and clock() - loaded + rounds[-1] < seconds:
+        rounds.append(_timed(alone, block, clock))
+    return MemberTiming(
+        name=member.name,
+        clip_s=min(rounds) / len(block),
+        load_s=loaded - started,
+        memory_bytes=max(0, resident_bytes() - before),
+        device_bytes=torch.cuda.max_memory_reserved() if settings.device == "cuda" else None,
+    )
+
+
+def classify_sample(
+    blocks: Sequence[pa.Table], *, spec: RunSpec, settings: ClassifySettings, groups: Sequence[Sequence[str]] = ()
+) -> Classified:
+    """Rows of the sampled clips by the whole ensemble, as a run would write them; one group of members at a time."""
+    passed = list(blocks or [_black_clips(1, spec)])
+    names = [member.name for member in settings.members]
+    workers = [settings.in_group(group) for group in member_groups(names, groups)] or [settings]
+    largest = 0
+    for worker in workers:
+        classifier = BlockClassifier(worker)
+        passed = [classifier(block) for block in passed]
+        largest = max(largest, resident_bytes())
+        del classifier
+        gc.collect()
+    return Classified(rows=pa.concat_tables(passed), worker_bytes=largest)
 
 
 def row_bytes(rows: pa.Table, *, clips: pa.Table, schema: pa.Schema, compression: str) -> float:

@@ -22,14 +22,16 @@ def total_bytes() -> int:
 
 
 def device_bytes(configured_mb: int | None, *, device: str) -> int | None:
-    """Memory of one GPU: as configured, else of this machine's; None where members run on the CPU."""
+    """Memory of one GPU: as configured, else what is free on this machine's; None where members run on the CPU."""
     if configured_mb is not None:
         return configured_mb << 20
     if device != "cuda":
         return None
     import torch
 
-    return int(torch.cuda.get_device_properties(0).total_memory)
+    # What this process can have of it: contexts and other processes take their part.
+    free, _ = torch.cuda.mem_get_info()
+    return int(free + torch.cuda.memory_reserved())
 
 
 def _status_bytes(pid: int, field: str) -> int:

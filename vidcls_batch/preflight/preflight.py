@@ -2,19 +2,23 @@
 
 import statistics
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from vidcls_batch.config import GroupConfig
 from vidcls_batch.dataset.plan import read_unit
+from vidcls_batch.errors import ConfigError
 from vidcls_batch.planning import PlannedRun
 from vidcls_batch.preflight.checks import Finding, Observed, findings_of
-from vidcls_batch.preflight.estimate import Needs, Work, needs_of
+from vidcls_batch.preflight.estimate import Needs, Work, infer_seconds, needs_of
 from vidcls_batch.preflight.member_timing import (
     MemberTiming,
     classify_sample,
     evidence_bytes,
+    member_bytes,
     row_bytes,
     time_members,
     timing_block,
@@ -25,7 +29,15 @@ from vidcls_batch.preflight.probe import Probe, probe_clips
 from vidcls_batch.preflight.rates import ClipCost, Fleet, Rate, cores_per_gpu, fleet_rate
 from vidcls_batch.preflight.sample import sample_clips
 from vidcls_batch.progress import RunProgress
-from vidcls_batch.resources import Capacity, StageResources, stage_resources, this_machine
+from vidcls_batch.resources import (
+    Capacity,
+    GroupPool,
+    StageResources,
+    groups_that_fit,
+    stage_resources,
+    this_machine,
+)
+from vidcls_batch.run_spec import RunSpec
 
 # Of the given seconds; members get the rest.
 PROBE_SHARE = 0.5
@@ -58,6 +70,7 @@ class Preflight:
     row_bytes: float
     device_bytes: int | None  # of one GPU
     member_bytes: Mapping[str, int]  # of each member there, weights and one batch
+    pools: tuple[GroupPool, ...]  # of classifiers, one for each group of members; none: one pool of all
     findings: tuple[Finding, ...]
     prices: RunCost | None
 
@@ -83,7 +96,10 @@ def run_preflight(
     classify = spec.classify_settings(resources)
     block = timing_block(probe.blocks, spec=spec, batch_size=resources.batch_size, device=resources.device)
     members = time_members(spec, settings=classify, block=block, seconds=settings.seconds * (1 - PROBE_SHARE))
-    sample = classify_sample(probe.blocks, spec=spec, settings=classify)
+    seen_bytes = member_bytes(members)
+    of_device = device_bytes(spec.config.resources.device_memory_mb, device=resources.device)
+    resources, in_sample = _grouped(spec, resources, seen_bytes, of_device, capacity)
+    sample = classify_sample(probe.blocks, spec=spec, settings=classify, groups=in_sample)
     schema = spec.schema(plan.extra_schema)
     one_row = row_bytes(
         sample.rows,
@@ -112,14 +128,17 @@ def run_preflight(
     cost = ClipCost(
         fetch_s=_mean(probe.fetch_s),
         decode_s=_mean(probe.decode_s),
-        infer_s=sum(m.clip_s for m in members) * (1 if resources.device == "cuda" else resources.num_threads),
+        infer_s=infer_seconds({m.name: m.clip_s for m in members}, resources)
+        * (1 if resources.device == "cuda" else resources.num_threads),
         on_gpu=resources.device == "cuda",
         fetches_at_once=decode.fetch.clips_ahead + 1,
     )
     seen = replace(
         _observed(probe, planned, needs, resources, capacity, work, settings),
-        member_bytes={m.name: m.memory_bytes if m.device_bytes is None else m.device_bytes for m in members},
-        device_bytes=device_bytes(spec.config.resources.device_memory_mb, device=resources.device),
+        member_bytes=seen_bytes,
+        device_bytes=of_device,
+        cascade_first=_cascade_first(spec),
+        groups=[pool.members for pool in resources.groups],
     )
     return Preflight(
         clips_to_label=to_label,
@@ -134,10 +153,32 @@ def run_preflight(
         needs=needs,
         row_bytes=one_row,
         device_bytes=seen.device_bytes,
-        member_bytes=seen.member_bytes,
+        member_bytes=seen_bytes,
+        pools=resources.groups,
         findings=tuple(findings_of(seen)),
         prices=None if prices is None else run_cost(prices, cost=cost, needs=needs, num_clips=to_label),
     )
+
+
+def _grouped(
+    spec: RunSpec, resources: StageResources, sizes: Mapping[str, int], of_device: int | None, capacity: Capacity
+) -> tuple[StageResources, Sequence[Sequence[str]]]:
+    """What the run will have, and the groups in which this machine can hold the members here."""
+    config = spec.config.resources
+    fitting: list[list[str]] = []
+    if of_device is not None:
+        with suppress(ConfigError):  # a member that is too large: the checks say so
+            fitting = groups_that_fit(sizes, capacity=of_device, first=_cascade_first(spec))
+    groups = config.groups if isinstance(config.groups, tuple) else ()
+    if config.groups == "auto" and len(fitting) > 1:
+        groups = tuple(GroupConfig(members=tuple(group)) for group in fitting)
+    settled = stage_resources(config, capacity=capacity, frame_bytes=spec.frame_bytes, groups=groups)
+    return settled, [pool.members for pool in settled.groups] or (fitting if resources.device == "cuda" else [])
+
+
+def _cascade_first(spec: RunSpec) -> Sequence[str]:
+    cascade = spec.config.ensemble.cascade
+    return cascade.first if cascade else ()
 
 
 def _planned_rows(planned: PlannedRun, rows: pa.Table) -> pa.Table:

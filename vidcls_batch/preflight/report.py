@@ -8,6 +8,7 @@ from typing import Any
 from vidcls_batch.preflight.preflight import Preflight
 from vidcls_batch.preflight.prices import RunCost
 from vidcls_batch.progress import format_duration
+from vidcls_batch.resources import groups_text
 
 _SHOWN_FAILURES = 5
 
@@ -35,6 +36,7 @@ def as_json(found: Preflight) -> dict[str, Any]:
         "members": [asdict(m) for m in found.members],
         "cores_per_gpu": found.cores_per_gpu,
         "device": {"bytes": found.device_bytes, "members": dict(found.member_bytes)},
+        "groups": [asdict(pool) for pool in found.pools],
         "needs": asdict(found.needs) | {"row_bytes": found.row_bytes},
         "findings": [asdict(f) for f in found.findings],
         "cost": None if found.prices is None else found.prices.model_dump(),
@@ -95,6 +97,7 @@ def _needs_lines(found: Preflight) -> list[str]:
         f"  requests  {needs.get_requests:,} GET, {needs.put_requests:,} PUT, {needs.list_requests:,} LIST; "
         f"{needs.download_bytes / 1e9:,.2f} GB read",
         *_device_lines(found),
+        *_group_lines(found),
     ]
 
 
@@ -102,8 +105,22 @@ def _device_lines(found: Preflight) -> list[str]:
     if found.device_bytes is None:
         return []
     total = sum(found.member_bytes.values())
-    fits = "one group" if total <= found.device_bytes else "more than one device holds, see below"
+    fits = "more than one device holds, see below"
+    if total <= found.device_bytes:
+        fits = "one holds all"
+    elif found.pools:
+        fits = "in groups"
     return [f"  device    members {_mib(total)} of {_mib(found.device_bytes)}: {fits}"]
+
+
+def _group_lines(found: Preflight) -> list[str]:
+    """Each group with what it takes and how fast its pool is: the slowest one is what the others wait for."""
+    seconds = {m.name: m.clip_s for m in found.members}
+    return [
+        f"  group {number}   {groups_text([pool.members], found.member_bytes)}: "
+        f"{1000 * sum(seconds[name] for name in pool.members):.1f} ms a clip, {pool.actors} classifiers"
+        for number, pool in enumerate(found.pools, start=1)
+    ]
 
 
 def _price_lines(prices: RunCost) -> list[str]:

@@ -1,10 +1,13 @@
-"""The GPU stage: frames in, one result row per clip out. All members live in one worker; frames are dropped here."""
+"""The GPU stage: frames in, one result row per clip out. All members live in one worker; frames are dropped here.
+
+Where no device holds all members, several workers in a row hold a group each; the last one makes the rows.
+"""
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -16,15 +19,24 @@ from vidcls_batch.config import MemberConfig
 from vidcls_batch.errors import Stage, Status, VidclsError
 from vidcls_batch.labeling.cascade import Cascade, score_in_steps
 from vidcls_batch.labeling.labeler import LabelingSettings, MemberEvidence, label_clips
-from vidcls_batch.models.base import Scores, Sound, combine_views
+from vidcls_batch.models.base import Scores, combine_views
 from vidcls_batch.models.member import LoadedMember
 from vidcls_batch.models.registry import checkpoint_access, load_member
 from vidcls_batch.schema import DECODED, ROUTE, MemberColumns, result_schema
-from vidcls_batch.stages.decode import FRAMES, SOUND, SOUND_LENGTHS
+from vidcls_batch.stages.block_clips import BlockClips, ClipsOnDevice
+from vidcls_batch.stages.decode import FRAMES, SOUND, SOUND_LENGTHS, tensor_of
 from vidcls_batch.stages.host_copies import HostCopies
+from vidcls_batch.stages.member_groups import (
+    INFER_MS,
+    EvidenceWidths,
+    GroupEvidence,
+    MemberGroup,
+    evidence_in,
+    with_evidence,
+)
 from vidcls_batch.stages.usage import WorkerUsage
 from vidcls_batch.storage import StorageOptions
-from vidcls_batch.types import FrameRequest, Frames, Samples, SoundWindow
+from vidcls_batch.types import FrameRequest, Frames
 
 
 class DeviceLostError(VidclsError):
@@ -45,88 +57,44 @@ class ClassifySettings:
     aliases: tuple[tuple[str, ...], ...] = ()  # other names of each label, for zero-shot members
     member_errors: Literal["fail", "missing"] = "fail"
     cascade: Cascade | None = None
+    widths: tuple[EvidenceWidths, ...] = ()  # of each member's evidence, for groups
+    group: MemberGroup | None = None  # None: this worker holds all members
+
+    def in_group(self, group: MemberGroup) -> "ClassifySettings":
+        """The settings of a worker that holds this group."""
+        return replace(self, group=group)
 
 
 @dataclass(frozen=True, slots=True)
 class _Scored:
-    """Positions in the block, and what each member says of the clips there."""
+    """Positions in the block, and what each member, by its position, says of the clips there."""
 
     indices: NDArray[np.int64]
-    members: list[MemberEvidence]
+    members: Mapping[int, MemberEvidence]
     infer_ms: NDArray[np.float64]
     routes: NDArray[np.object_] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class _Clips:
-    """Frames [B, ...], the clips' ids and, where a member hears, their sound."""
-
-    frames: Frames
-    ids: NDArray[np.object_]
-    samples: Samples | None = None  # [B, samples of all windows]
-    lengths: NDArray[np.int32] | None = None  # [B, windows]
-
-    def part(self, indices: NDArray[np.int64] | slice) -> "_Clips":
-        if not isinstance(indices, slice) and len(indices) == len(self.frames):
-            return self
-        return _Clips(
-            self.frames[indices],
-            self.ids[indices],
-            None if self.samples is None else self.samples[indices],
-            None if self.lengths is None else self.lengths[indices],
-        )
-
-    def start_copy(self, copies: HostCopies) -> Callable[[], "_OnDevice"]:
-        frames = copies.start(self.frames)
-        return lambda: _OnDevice(
-            frames(),
-            None if self.samples is None else copies.at_once(self.samples),
-            None if self.lengths is None else copies.at_once(self.lengths),
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class _OnDevice:
-    """Frames and sound of the clips that are scored together."""
-
-    frames: torch.Tensor
-    samples: torch.Tensor | None
-    lengths: torch.Tensor | None
-
-    def __len__(self) -> int:
-        return len(self.frames)
-
-    def part(self, asked: NDArray[np.int64]) -> "_OnDevice":
-        if len(asked) == len(self):
-            return self
-        chosen = torch.from_numpy(asked).to(self.frames.device)
-        return _OnDevice(
-            self.frames[chosen],
-            None if self.samples is None else self.samples[chosen],
-            None if self.lengths is None else self.lengths[chosen],
-        )
-
-    def sound(self, window: SoundWindow, *, request: FrameRequest) -> Sound:
-        assert self.samples is not None  # a request with sounds makes blocks with sound
-        assert self.lengths is not None
-        lengths = self.lengths[:, request.sounds.index(window)].long()
-        return Sound(self.samples[:, request.samples_of(window)], lengths, window.sample_rate)
-
-
 class BlockClassifier:
-    """Scores blocks of decoded clips with all members of the ensemble."""
+    """Scores blocks of decoded clips with all members of the ensemble, or with one group of them."""
 
     def __init__(self, settings: ClassifySettings) -> None:
         # Two torch processes with two threads each on two cores run ten times slower than one after the other.
         torch.set_num_threads(settings.num_threads)
         self._settings = settings
         access = checkpoint_access(settings.storage)
-        self._members = [
-            load_member(
-                m, labels=settings.labeling.labels, aliases=settings.aliases, device=settings.device, access=access
+        everyone = tuple(range(len(settings.members)))
+        self._group = settings.group or MemberGroup(held=everyone, known=(), is_last=True)
+        self._members = {
+            index: load_member(
+                settings.members[index],
+                labels=settings.labeling.labels,
+                aliases=settings.aliases,
+                device=settings.device,
+                access=access,
             )
-            for m in settings.members
-        ]
+            for index in self._group.held
+        }
         self._schema = result_schema(settings.columns)
         self._largest_batch: int | None = None  # learnt from an out-of-memory error
         self._copies = HostCopies(settings.device)
@@ -135,22 +103,28 @@ class BlockClassifier:
 
     def __call__(self, block: pa.Table) -> pa.Table:
         """Rows of ROUTE, DECODED, `frames` and, where a member hears, sound to rows of `result_schema`, in the same
-        order. Raises DeviceLostError.
+        order; of a group that is not the last to the same rows with its members' evidence. Raises DeviceLostError.
         """
         started = time.perf_counter()
         if self._first_block_at is None:
             self._first_block_at = started
-        clips = _Clips(frames_of(block), np.array(block["clip_id"].to_pylist(), object))
+        known = evidence_in(block, known=self._group.known, widths=self._settings.widths)
+        clips = BlockClips(frames_of(block), np.array(block["clip_id"].to_pylist(), object), known)
         if self._settings.request.sounds:
             clips = replace(clips, samples=tensor_of(block, SOUND), lengths=tensor_of(block, SOUND_LENGTHS))
         to_score = np.flatnonzero(pc.equal(block["status"], Status.OK.value).to_numpy())
         scored, errors = self._score_isolating(clips, to_score) if len(to_score) else ([], {})
         self._scoring_s += time.perf_counter() - started
-        labeled, unlabeled = self._label(scored, num_rows=len(block))
+        infer_ms = block[INFER_MS].to_numpy().copy() if self._group.known else np.zeros(len(block))
+        for some in scored:
+            infer_ms[some.indices] += some.infer_ms
         failures = {i: ("member_raised", message) for i, message in errors.items()}
+        if not self._group.is_last:
+            return self._handed_on(with_failures(block, failures), scored, infer_ms)
+        labeled, unlabeled = self._label(scored, infer_ms)
         failures |= {i: ("no_score", message) for i, message in unlabeled.items()}
-        known = with_failures(block.select([*ROUTE.names, *DECODED.names]), failures)
-        columns = {name: known[name] for name in known.column_names} | labeled
+        decoded = with_failures(block.select([*ROUTE.names, *DECODED.names]), failures)
+        columns = {name: decoded[name] for name in decoded.column_names} | labeled
         return pa.table([columns[field.name].cast(field.type) for field in self._schema], schema=self._schema)
 
     def usage(self) -> WorkerUsage:
@@ -158,18 +132,29 @@ class BlockClassifier:
         alive = 0.0 if self._first_block_at is None else time.perf_counter() - self._first_block_at
         return WorkerUsage(self._scoring_s, alive)
 
-    def _label(self, scored: Sequence[_Scored], *, num_rows: int) -> tuple[dict[str, pa.ChunkedArray], dict[int, str]]:
+    def _handed_on(self, block: pa.Table, scored: Sequence[_Scored], infer_ms: NDArray[np.float64]) -> pa.Table:
+        if INFER_MS in block.column_names:
+            block = block.drop_columns([INFER_MS])
+        evidence = [GroupEvidence(some.indices, some.members) for some in scored]
+        block = with_evidence(block, evidence, held=self._group.held, widths=self._settings.widths)
+        return block.append_column(INFER_MS, pa.array(infer_ms))
+
+    def _label(
+        self, scored: Sequence[_Scored], infer_ms: NDArray[np.float64]
+    ) -> tuple[dict[str, pa.ChunkedArray], dict[int, str]]:
         """Label columns in the block's order, null for rows that are not in `scored`; and why some got no label."""
         settings = self._settings
+        num_rows = len(infer_ms)
         order = np.full(num_rows, -1)
         parts: list[dict[str, pa.Array]] = []
         unlabeled: dict[int, str] = {}
         count = 0
         for some in scored:
-            found = label_clips(some.members, settings=settings.labeling, columns=settings.columns)
+            members = [some.members[index] for index in range(len(settings.members))]
+            found = label_clips(members, settings=settings.labeling, columns=settings.columns)
             order[some.indices] = count + np.arange(len(some.indices))
             count += len(some.indices)
-            columns = {**found.columns, "infer_ms": pa.chunked_array([pa.array(some.infer_ms)])}
+            columns = {**found.columns, INFER_MS: pa.chunked_array([pa.array(infer_ms[some.indices])])}
             if some.routes is not None:
                 columns["cascade"] = pa.chunked_array([pa.array(some.routes, pa.string())])
             parts.append(columns)
@@ -181,7 +166,7 @@ class BlockClassifier:
         joined = {n: pa.chunked_array([chunk for part in parts for chunk in part[n].chunks]) for n in names}
         return {n: column.combine_chunks().take(take) for n, column in joined.items()}, unlabeled
 
-    def _score_isolating(self, clips: _Clips, indices: NDArray[np.int64]) -> tuple[list[_Scored], dict[int, str]]:
+    def _score_isolating(self, clips: BlockClips, indices: NDArray[np.int64]) -> tuple[list[_Scored], dict[int, str]]:
         """Score the clips at `indices`; halve a failing batch until the clip at fault stands alone."""
         if self._largest_batch is not None and len(indices) > self._largest_batch:
             return self._score_halves(clips, indices)
@@ -200,12 +185,12 @@ class BlockClassifier:
             return [], {int(indices[0]): f"{type(failure).__name__}: {failure}"}
         return self._score_halves(clips, indices)
 
-    def _score_halves(self, clips: _Clips, indices: NDArray[np.int64]) -> tuple[list[_Scored], dict[int, str]]:
+    def _score_halves(self, clips: BlockClips, indices: NDArray[np.int64]) -> tuple[list[_Scored], dict[int, str]]:
         left, left_errors = self._score_isolating(clips, indices[: len(indices) // 2])
         right, right_errors = self._score_isolating(clips, indices[len(indices) // 2 :])
         return left + right, left_errors | right_errors
 
-    def _score(self, clips: _Clips, indices: NDArray[np.int64]) -> list[_Scored]:
+    def _score(self, clips: BlockClips, indices: NDArray[np.int64]) -> list[_Scored]:
         """Part by part: while the device scores one, the frames of the next are on their way to it."""
         parts = self._copies.parts(len(indices))
         coming = clips.part(parts[0]).start_copy(self._copies)
@@ -213,18 +198,21 @@ class BlockClassifier:
         for here, following in zip(parts, [*parts[1:], None], strict=True):
             started = time.perf_counter()
             on_device = coming()
+            chosen = clips.part(here)
             # On CUDA this only queues the work; nothing waits for it before the next copy has begun.
-            queued = None if self._settings.cascade else [self._launch(m, on_device) for m in self._members]
+            queued = None
+            if self._settings.cascade is None:
+                queued = {index: self._launch(member, on_device) for index, member in self._members.items()}
             if following is not None:
                 coming = clips.part(following).start_copy(self._copies)
             if queued is None:
-                scored.append(self._score_cascade(on_device, clips.ids[here], indices[here]))
+                scored.append(self._score_cascade(on_device, chosen, indices[here]))
             else:
-                members = [self._collect(m, scores) for m, scores in zip(self._members, queued, strict=True)]
-                scored.append(_Scored(indices[here], members, _per_clip_ms(started, len(on_device))))
+                own = {index: self._collect(self._members[index], scores) for index, scores in queued.items()}
+                scored.append(_Scored(indices[here], {**chosen.known, **own}, _per_clip_ms(started, len(on_device))))
         return scored
 
-    def _score_cascade(self, on_device: _OnDevice, ids: NDArray[np.object_], indices: NDArray[np.int64]) -> _Scored:
+    def _score_cascade(self, on_device: ClipsOnDevice, clips: BlockClips, indices: NDArray[np.int64]) -> _Scored:
         assert self._settings.cascade is not None
 
         def score(index: int, asked: NDArray[np.int64]) -> MemberEvidence:
@@ -232,25 +220,30 @@ class BlockClassifier:
             return self._collect(member, self._launch(member, on_device.part(asked)))
 
         steps = score_in_steps(
-            score, cascade=self._settings.cascade, clip_ids=ids.tolist(), settings=self._settings.labeling
+            score,
+            cascade=self._settings.cascade,
+            clip_ids=clips.ids.tolist(),
+            settings=self._settings.labeling,
+            held=self._group.held,
+            known=clips.known,
         )
         return _Scored(indices, steps.members, steps.infer_ms, steps.routes)
 
-    def _score_tolerant(self, clips: _Clips, indices: NDArray[np.int64]) -> _Scored:
+    def _score_tolerant(self, clips: BlockClips, indices: NDArray[np.int64]) -> _Scored:
         """Like `_score` without a cascade; a member that raises on these clips is missing there."""
         started = time.perf_counter()
         on_device = clips.start_copy(self._copies)()
-        found = []
-        for member, label_map in zip(self._members, self._settings.labeling.maps, strict=True):
+        found = dict(clips.known)
+        for index, member in self._members.items():
             try:
-                found.append(self._collect(member, self._launch(member, on_device)))
+                found[index] = self._collect(member, self._launch(member, on_device))
             except Exception as error:  # whatever a model raises on a clip: its row tells, by null columns
                 _require_usable_device(self._settings.device, error)
-                absent = np.zeros(len(indices), np.bool_)
-                found.append(MemberEvidence(np.zeros((len(indices), label_map.num_outputs)), present=absent))
+                nothing = np.zeros((len(indices), self._settings.labeling.maps[index].num_outputs), np.float32)
+                found[index] = MemberEvidence(nothing, present=np.zeros(len(indices), np.bool_))
         return _Scored(indices, found, _per_clip_ms(started, len(indices)))
 
-    def _launch(self, member: LoadedMember, clips: _OnDevice) -> Scores:
+    def _launch(self, member: LoadedMember, clips: ClipsOnDevice) -> Scores:
         request = self._settings.request
         frames = None if member.input is None else clips.frames[:, request.slots_of(member.input.sampling)]
         sound = None if member.sound is None else clips.sound(member.sound, request=request)
@@ -307,14 +300,6 @@ def with_failures(rows: pa.Table, failures: Mapping[int, tuple[str, str]]) -> pa
 def frames_of(block: pa.Table) -> Frames:
     """The block's frames uint8 [B, slots, H, W, 3], without a copy where the block is one chunk."""
     return tensor_of(block, FRAMES)
-
-
-def tensor_of(block: pa.Table, name: str) -> NDArray[Any]:
-    """A tensor column as one array [B, ...], without a copy where the block is one chunk."""
-    column = block[name].combine_chunks()
-    array = column.chunk(0) if isinstance(column, pa.ChunkedArray) else column
-    values: NDArray[Any] = array.to_numpy_ndarray()
-    return values
 
 
 def _require_usable_device(device: str, error: Exception) -> None:

@@ -1,7 +1,7 @@
 """The CPU stage: clips in, frames and facts out. Nothing a clip does leaves this stage but its row."""
 
 from dataclasses import dataclass, field, fields, replace
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import pyarrow as pa
@@ -134,6 +134,14 @@ class _Place:
     frames: Frames
     sound: Samples
     lengths: NDArray[np.int32]
+
+
+def tensor_of(block: pa.Table, name: str) -> NDArray[Any]:
+    """A tensor column as one array [B, ...], without a copy where the block is one chunk."""
+    column = block[name].combine_chunks()
+    array = column.chunk(0) if isinstance(column, pa.ChunkedArray) else column
+    values: NDArray[Any] = array.to_numpy_ndarray()
+    return values
 
 
 def with_sound(block: pa.Table, sound: Samples, lengths: NDArray[np.int32]) -> pa.Table:
