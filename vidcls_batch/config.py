@@ -38,6 +38,12 @@ class RunConfig(_Section):
     max_poison_clips: int = Field(
         100, ge=0, description="More clips than this that kill their worker mean the job is at fault, and it stops."
     )
+    max_failed_share: float = Field(
+        0.95,
+        gt=0,
+        le=1,
+        description="A larger share of failed clips, of at least 1,000, means the job is at fault: it stops. 1: never.",
+    )
     storage_options: dict[str, Any] = Field(
         default_factory=dict,
         description="Extra keyword arguments of the fsspec file system of the run's stores; never secrets.",

@@ -21,6 +21,7 @@ from vidcls_batch.dataset.plan import Plan
 from vidcls_batch.dataset.run_record import write_heads, write_run_record
 from vidcls_batch.dataset.verify import is_marked_success, mark_success, verify_run
 from vidcls_batch.errors import Status
+from vidcls_batch.failure_brake import FailureBrake
 from vidcls_batch.grouping import run_resources
 from vidcls_batch.labeling.cascade import CascadeTally
 from vidcls_batch.metrics import DriverMetrics
@@ -141,7 +142,7 @@ def _label(
         host=socket.gethostname(), pid=os.getpid(), ray_address=ray_address(run), version=vidcls_batch.__version__,
         clips=plan.num_clips, clips_done=done, units=plan.num_units, units_to_do=len(pending),
     )  # fmt: skip
-    sink = _TallyingSink(collector, watch, progress)
+    sink = _TallyingSink(collector, watch, progress, brake=FailureBrake(max_share=run.max_failed_share))
     progress.say(
         "Starting Ray ..." if ray_address(run) is None else f"Joining the Ray cluster at {ray_address(run)} ..."
     )
@@ -182,8 +183,11 @@ def _label(
 class _TallyingSink:
     """Passes rows on to the collector, counts what a cascade saved and says what the run waits for."""
 
-    def __init__(self, collector: UnitCollector, watch: RunWatch, progress: RunProgress) -> None:
+    def __init__(
+        self, collector: UnitCollector, watch: RunWatch, progress: RunProgress, *, brake: FailureBrake
+    ) -> None:
         self._collector = collector
+        self._brake = brake
         self._watch = watch
         self._progress = progress
         self.tally = CascadeTally()
@@ -192,6 +196,7 @@ class _TallyingSink:
     def add(self, rows: pa.Table) -> object:
         """Take rows of `result_schema`."""
         started = time.monotonic()
+        self._brake.add(rows)
         self.tally = self.tally.add(rows["cascade"].to_pylist(), rows["infer_ms"].to_pylist())
         committed = self._collector.add(rows)
         for unit in committed:

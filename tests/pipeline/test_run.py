@@ -11,7 +11,8 @@ import pytest
 from pipeline.conftest import save_manifest
 from worker_faults import BACKEND, with_fault
 
-from vidcls_batch.errors import ConfigError, ManifestError, RunMismatchError, Status
+from vidcls_batch import failure_brake
+from vidcls_batch.errors import ConfigError, IncompleteRunError, ManifestError, RunMismatchError, Status
 from vidcls_batch.labeling_run import run_labeling
 from vidcls_batch.peek import peek_at
 from vidcls_batch.pipeline import BLOCK_FACTS
@@ -273,6 +274,16 @@ def test_label_set_that_is_not_the_members_is_refused_before_anything_starts(mak
     config = make_config(write_manifest(clips), label_set=["walking", "running"])
     with pytest.raises(ConfigError, match="Only in the label set"):
         run_labeling(config, progress=NOTHING_SAID)
+
+
+def test_run_that_only_fails_stops_and_goes_on_once_told(make_config, write_manifest, clips, tmp_path, monkeypatch):
+    monkeypatch.setattr(failure_brake, "LEAST_CLIPS", 8)
+    config = make_config(write_manifest([tmp_path / f"gone{i}.mp4" for i in range(12)]))
+    with pytest.raises(IncompleteRunError, match=r"clips failed.*fetch_error/not_found"):
+        run_labeling(config, progress=NOTHING_SAID)
+    assert not (Path(config.run.path) / "_SUCCESS").exists()
+    all_may_fail = config.model_copy(update={"run": config.run.model_copy(update={"max_failed_share": 1.0})})
+    assert run_labeling(all_may_fail, progress=NOTHING_SAID).statuses == {"fetch_error": 12}
 
 
 def test_evidence_columns_hold_logits_when_asked(make_config, write_manifest, clips):
