@@ -40,6 +40,16 @@ def test_gpu_machine_gets_an_actor_per_gpu_from_the_start():
     assert shared.classify_actors == 8
 
 
+def test_gpus_are_reserved_also_where_the_cpu_computes():
+    """A rehearsal on the machines of a run: its classifiers go where they will go."""
+    stages = settle(Capacity(num_cpus=8, num_gpus=1, private=False), device="cpu", classify_gpus=0.5)
+    assert (stages.device, stages.classify_gpus, stages.classify_actors, stages.initial_actors) == ("cpu", 0.5, 2, 2)
+    stages = settle(Capacity(num_cpus=8, num_gpus=1, private=False), device="cpu")
+    assert (stages.classify_gpus, stages.classify_actors) == (0.0, 4)
+    alone = settle(Capacity(num_cpus=8, num_gpus=0, private=True), device="cpu", classify_gpus=1)
+    assert alone.classify_gpus == 0.0
+
+
 def test_autoscaling_cluster_may_ask_for_more_actors_than_it_has_gpus_now():
     stages = settle(Capacity(num_cpus=4, num_gpus=0, private=False), classify_gpus=1, classify_actors=8)
     assert (stages.device, stages.classify_actors, stages.initial_actors) == ("cuda", 8, 1)

@@ -203,7 +203,9 @@ def build_dataset(shares: Sequence[UnitShare], *, stages: Stages, resources: Sta
         )
     )
     for settings, pool in zip(_settings_of_pools(stages.classify, resources), resources.pools, strict=True):
-        dataset = dataset.map_batches(
+        # `map_batches` refuses whole blocks (batch_size=None) where GPUs are asked for; a batch size would have it join
+        # blocks that are cut to the size already. Ray's own `map_groups` goes this way, for the same reason.
+        dataset = dataset.map_batches_internal(
             _ClassifierActor,
             fn_constructor_kwargs={"settings": settings},
             batch_size=None,

@@ -103,20 +103,23 @@ def stage_resources(
         decode_tasks = max(1, math.floor(capacity.num_cpus / config.decode_cpus))
     if device == "cuda":
         gpus = 1.0 if config.classify_gpus is None else config.classify_gpus
-        present = max(1, math.floor(capacity.num_gpus / gpus)) if gpus else 1
+    else:  # A rehearsal on a cluster may hold the GPUs' places; alone on a machine nobody else wants them.
+        gpus = 0.0 if capacity.private else config.classify_gpus or 0.0
+    on_gpus = max(1, math.floor(capacity.num_gpus / gpus)) if gpus else 1
+    if device == "cuda":
+        present = on_gpus
         actors = config.classify_actors or present
         cpus = 0.5 if config.classify_cpus is None else config.classify_cpus
         threads = max(1, math.floor(cpus))
     else:
-        gpus = 0.0
         threads = max(1, math.ceil(capacity.num_cpus / MOST_CPU_ACTORS))
         if config.classify_cpus is not None:
             threads = max(1, math.floor(config.classify_cpus))
-        actors = config.classify_actors or max(1, capacity.num_cpus // threads)
-        present = actors
+        actors = config.classify_actors or (on_gpus if gpus else max(1, capacity.num_cpus // threads))
+        present = on_gpus if gpus else actors
         # Never equal to decode_cpus: equal remote arguments let Ray Data fuse decoding into the classifier.
         cpus = 0.5 * threads if config.classify_cpus is None else config.classify_cpus
-        if not capacity.private and config.classify_cpus is None:
+        if not capacity.private and not gpus and config.classify_cpus is None:
             cpus, actors = float(threads), max(1, actors // 2)
     if gpus == 0 and cpus == config.decode_cpus:
         cpus += 0.01

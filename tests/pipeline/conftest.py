@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 from contracts.tiny_checkpoints import LABELS, timesformer, videomae
 from driver import Driver
-from slow_run import NUM_CLIPS
+from slow_run import DECODES, NUM_CLIPS
 from worker_faults import BACKEND, with_fault
 
 from tests.s3 import CREDENTIALS
@@ -166,6 +166,6 @@ def slow_config(make_config, write_manifest, clips, tmp_path) -> Config:
     paths = []
     for i in range(NUM_CLIPS):
         path = folder / f"{i:03d}.mp4"
-        path.write_bytes(with_fault(clips[i % len(clips)].read_bytes(), "slow"))
+        path.write_bytes(with_fault(clips[i % len(clips)].read_bytes(), f"slow:{i}:{tmp_path / DECODES}"))
         paths.append(path)
     return make_config(write_manifest(paths), decode={"backend": BACKEND})

@@ -7,31 +7,13 @@ from pathlib import Path
 
 import pytest
 from ray_head import AUTH_MODE, ray_head
-from slow_run import assert_exactly_the_manifest, committed
+from slow_run import assert_exactly_the_manifest, committed, events, on_cluster
 from three_nodes import three_nodes
 
 from tests.s3 import CREDENTIALS
-from vidcls_batch.config import Config
-from vidcls_batch.dataset.events import read_events
-from vidcls_batch.storage import StorageOptions, open_store
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(800)]
 HERE = Path(__file__).parent
-
-
-def on_cluster(config: Config, address: str, folder: Path, **resources) -> Config:
-    """The run, on machines that share this one's disk."""
-    return config.model_copy(
-        update={
-            "run": config.run.model_copy(update={"ray_address": address}),
-            "manifest": config.manifest.model_copy(update={"allow": (str(folder),)}),
-            "resources": config.resources.model_copy(update=resources),
-        }
-    )
-
-
-def events(config: Config) -> list[dict]:
-    return list(read_events(open_store(config.run.path, options=StorageOptions())))
 
 
 @pytest.fixture

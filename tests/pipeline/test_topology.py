@@ -6,12 +6,15 @@ from vidcls_batch.run_spec import resolve_run
 
 
 @pytest.mark.usefixtures("ray_session")
-@pytest.mark.parametrize("private", [True, False])
-def test_decoding_and_classifying_are_operators_of_their_own(make_config, private):
+@pytest.mark.parametrize(("private", "num_gpus"), [(True, 0), (False, 0), (True, 1), (False, 1)])
+def test_decoding_and_classifying_are_operators_of_their_own(make_config, private, num_gpus):
     spec = resolve_run(make_config("unused.csv"))
     resources = stage_resources(
-        spec.config.resources, capacity=Capacity(num_cpus=2, num_gpus=0, private=private), frame_bytes=spec.frame_bytes
+        spec.config.resources,
+        capacity=Capacity(num_cpus=2, num_gpus=num_gpus, private=private),
+        frame_bytes=spec.frame_bytes,
     )
+    assert resources.device == ("cuda" if num_gpus else "cpu")
     stages = Stages(
         run_uri="unused",
         storage=spec.storage,

@@ -28,12 +28,20 @@ class Nodes:
         options = {"object_store_memory": NODE_STORE_BYTES, **resources}
         return self.cluster.add_node(**options)
 
+    def workers(self, title: str) -> list[psutil.Process]:
+        """Ray's workers on all nodes whose title has `title` in it: what they are doing."""
+        found = []
+        for process in [p for node in (self.cluster.head_node, *self.cluster.worker_nodes) for p in processes(node)]:
+            try:
+                if title in " ".join(process.cmdline()):
+                    found.append(process)
+            except psutil.Error:
+                continue
+        return found
+
     def kill(self, node) -> None:
         """SIGKILL to the raylet and all its workers at once."""
-        pids = [info.process.pid for infos in node.all_processes.values() for info in infos]
-        victims = [psutil.Process(pid) for pid in pids if psutil.pid_exists(pid)]
-        victims += [child for victim in victims for child in victim.children(recursive=True)]
-        for victim in victims:
+        for victim in processes(node):
             try:
                 victim.send_signal(signal.SIGKILL)
             except psutil.NoSuchProcess:
@@ -41,8 +49,15 @@ class Nodes:
         self.cluster.worker_nodes.discard(node)
 
 
+def processes(node) -> list[psutil.Process]:
+    """A node's raylet and whatever is beside and below it."""
+    pids = [info.process.pid for infos in node.all_processes.values() for info in infos]
+    found = [psutil.Process(pid) for pid in pids if psutil.pid_exists(pid)]
+    return found + [child for process in found for child in process.children(recursive=True)]
+
+
 @contextmanager
-def three_nodes(*, head_cpus: int = 2) -> Iterator[Nodes]:
+def three_nodes(*, head_cpus: int = 2, head_gpus: int = 0) -> Iterator[Nodes]:
     """A head without workers' CPUs to lose; nodes are added by the test."""
     folder = Path(tempfile.mkdtemp(prefix="vidcls-ray-", dir="/tmp"))
     before = dict(os.environ)
@@ -50,8 +65,8 @@ def three_nodes(*, head_cpus: int = 2) -> Iterator[Nodes]:
                    "RAY_health_check_period_ms": "1000", "RAY_health_check_failure_threshold": "3"}  # fmt: skip
     cluster = None
     try:
-        head = {"num_cpus": head_cpus, "object_store_memory": NODE_STORE_BYTES, "temp_dir": str(folder),
-                "include_dashboard": False}  # fmt: skip
+        head = {"num_cpus": head_cpus, "num_gpus": head_gpus, "object_store_memory": NODE_STORE_BYTES,
+                "temp_dir": str(folder), "include_dashboard": False}  # fmt: skip
         cluster = Cluster(initialize_head=True, connect=False, head_node_args=head)
         yield Nodes(cluster)
     finally:

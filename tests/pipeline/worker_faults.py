@@ -12,7 +12,9 @@ from vidcls_batch.video.decoders.base import OpenClip
 from vidcls_batch.video.decoders.pyav import PlannedDecoder
 
 MARK = b"vidcls-fault:"
-TALLY = "tally:"  # then a clip's number and a file to note each decode in
+# Any fault may go on with `:`, a clip's number, `:` and a file to note each decode in; this one does nothing else.
+TALLY = "tally:"
+FAULT_BYTES = 512
 BACKEND = "worker_faults:FaultyDecoder"
 
 
@@ -28,13 +30,14 @@ class FaultyDecoder:
         self._decoder = PlannedDecoder(height=height, width=width, num_threads=num_threads)
 
     def open(self, data: bytes | memoryview, *, limits: DecodeLimits) -> AbstractContextManager[OpenClip]:
-        _, mark, fault = bytes(data[-64:]).partition(MARK)
-        if mark and fault.decode().startswith(TALLY):
-            _, number, path = fault.decode().split(":")
-            with open(path, "a") as tally:  # noqa: PTH123
-                tally.write(f"{number}\n")
-        elif mark:
-            FAULTS[fault.decode()]()
+        _, mark, fault = bytes(data[-FAULT_BYTES:]).partition(MARK)
+        if mark:
+            name, *tally = fault.decode().split(":")
+            if tally:
+                number, path = tally
+                with open(path, "a") as decodes:  # noqa: PTH123
+                    decodes.write(f"{number}\n")
+            FAULTS[name]()
         return self._decoder.open(data, limits=limits)
 
 
@@ -56,4 +59,5 @@ FAULTS = {
     "segfault": lambda: os.kill(os.getpid(), signal.SIGSEGV),
     "kill-worker": _kill_worker,
     "slow": lambda: time.sleep(0.5),
+    "tally": lambda: None,
 }
