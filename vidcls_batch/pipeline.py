@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 import pyarrow as pa
 import ray
 from ray.data import ActorPoolStrategy, DataContext, Dataset, TaskPoolStrategy
-from ray.exceptions import RayError
+from ray.exceptions import RayError, RayTaskError
 
 from vidcls_batch.config import ResourcesConfig
 from vidcls_batch.dataset.plan import read_unit
@@ -242,7 +242,10 @@ def _classifier_needs(resources: StageResources) -> dict[str, Any]:
 
 
 def run_where_classifiers_run(work: Callable[[], T], *, resources: StageResources) -> T:
-    """What `work` gives in a worker that gets what one classifier would; waits until there is one."""
+    """What `work` gives in a worker that gets what one classifier would; waits until there is one.
+
+    Raises what `work` raises, and ClusterError when its worker dies each time.
+    """
 
     def task() -> T:
         return work()
@@ -255,8 +258,13 @@ def run_where_classifiers_run(work: Callable[[], T], *, resources: StageResource
     )
     try:
         found: T = ray.get(remote.remote())
-    except ray.exceptions.RayTaskError as error:
+    except RayTaskError as error:
         raise error.cause from error
+    except RayError as error:
+        raise ClusterError(
+            f"the worker that measured the members was lost: {_reason(error)}. Nothing was labeled; give a member less "
+            "to do at once (resources.batch_size), or say the groups yourself (resources.groups)"
+        ) from error
     return found
 
 
