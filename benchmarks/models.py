@@ -2,7 +2,8 @@
 
     python benchmarks/models.py [--family videomae ...] [--device cpu] [--json FILE]
 
-`bare`: the network on normalised pixels already in its dtype, nothing else. `member`: `Member.logits` on uint8 frames.
+`bare`: the network on normalised pixels already in its dtype, nothing else; of zero-shot image models transformers' own
+`get_image_features`, without any text. `member`: `Member.logits` on uint8 frames, against 400 labels.
 `preprocessing`: the share of the member's time that turns frames into pixels. Times are process CPU time on the CPU (so
 that a busy machine does not change the ratio) and wall time on CUDA. Rounds of both are interleaved; medians are given.
 Weights are random: speed does not depend on them. `page faults` are of one call of each: what glibc gives back to the
@@ -14,6 +15,7 @@ import json
 import platform
 import resource
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -21,6 +23,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+from contracts.tiny_checkpoints import save_byte_tokenizer, save_processor
 
 from vidcls_batch.config import LabelSetConfig, MemberConfig
 from vidcls_batch.models.member import LoadedMember
@@ -71,11 +76,12 @@ def measure(family: str, arguments: argparse.Namespace) -> Row:
         config = save_checkpoint(family, Path(folder))
         config = config.model_copy(update={"precision": arguments.precision})
         member = load_member(config, labels=LABELS, device=arguments.device)
+        network = image_features(Path(folder), member) if family in IMAGE_MODELS else member.network
     shape = (arguments.clips, member.input.sampling.num_slots, arguments.frame_size, arguments.frame_size, 3)
     frames = torch.randint(0, 256, shape, dtype=torch.uint8).to(arguments.device)
     pixels = to_pixels(member, frames)
     bare, whole, before = interleaved(
-        [lambda: member.network(pixels), lambda: member.logits(frames), lambda: to_pixels(member, frames)],
+        [lambda: network(pixels), lambda: member.logits(frames), lambda: to_pixels(member, frames)],
         rounds=arguments.rounds,
         device=arguments.device,
     )
@@ -87,10 +93,18 @@ def measure(family: str, arguments: argparse.Namespace) -> Row:
         member_clips_per_s=arguments.clips / whole,
         ratio=bare / whole,
         preprocessing_share=before / whole,
-        bare_page_faults=page_faults(lambda: member.network(pixels)),
+        bare_page_faults=page_faults(lambda: network(pixels)),
         member_page_faults=page_faults(lambda: member.logits(frames)),
         parameters_m=member.record.num_parameters / 1e6,
     )
+
+
+def image_features(folder: Path, member: LoadedMember) -> Callable[[torch.Tensor], object]:
+    """What a loop of one's own calls: the image half of the checkpoint, on the frames of all clips."""
+    from transformers import AutoModel
+
+    model = AutoModel.from_pretrained(folder, dtype=member.dtype).to(member.device).eval()
+    return lambda pixels: model.get_image_features(pixel_values=pixels.flatten(0, 1))
 
 
 def to_pixels(member: LoadedMember, frames: torch.Tensor) -> torch.Tensor:
@@ -137,12 +151,41 @@ def save_checkpoint(family: str, folder: Path) -> MemberConfig:
         model = getattr(transformers, model_class)(getattr(transformers, config_class)(**size, **NAMES))
         model.save_pretrained(folder)
         return MemberConfig(name="m", family=family, checkpoint=str(folder))
+    if family in ZERO_SHOT:
+        return save_zero_shot(family, folder)
     implementation = open_family(family)
     if family_facts(family).zero_shot or not hasattr(implementation, "build"):
-        raise SystemExit(f"{family} is not measured here; measured: {', '.join(TRANSFORMERS)} and the 3D networks")
+        raise SystemExit(f"{family} is not measured here; measured: {', '.join([*TRANSFORMERS, *ZERO_SHOT])} "
+                         "and the 3D networks")  # fmt: skip
     torch.save(implementation.build(len(LABELS)).state_dict(), folder / "weights.pth")
     return MemberConfig(name="m", family=family, checkpoint=str(folder / "weights.pth"), labels=labels)
 
+
+def save_zero_shot(family: str, folder: Path) -> MemberConfig:
+    """Base size, with a tokenizer of bytes: its texts are embedded once, before anything is timed."""
+    import transformers
+
+    vocabulary = save_byte_tokenizer(folder, max_length=64)
+    model, text, processor = ZERO_SHOT[family]
+    text = text | {"vocab_size": vocabulary, "eos_token_id": vocabulary - 1, "bos_token_id": vocabulary - 2}
+    config = getattr(transformers, f"{model}Config")(text_config=text)
+    getattr(transformers, f"{model}Model")(config).save_pretrained(folder)
+    if processor:
+        save_processor(folder, **processor)
+    return MemberConfig(name="m", family=family, checkpoint=str(folder))
+
+
+_CROP = {"size": {"shortest_edge": 224}, "crop_size": {"height": 224, "width": 224}, "resample": 3}
+_SQUARE = {"size": {"height": 224, "width": 224}, "do_center_crop": False, "resample": 3}
+# family -> transformers' name, what differs in its text half from the default, its processor.
+ZERO_SHOT: dict[str, tuple[str, dict[str, object], dict[str, object]]] = {
+    "xclip": ("XCLIP", {}, _CROP),
+    "clip": ("CLIP", {}, _CROP | {"image_processor_type": "CLIPImageProcessor"}),
+    "siglip": ("Siglip", {}, _SQUARE),
+    "siglip2": ("Siglip2", {}, {}),
+    "metaclip2": ("MetaClip2", {}, _CROP | {"image_processor_type": "CLIPImageProcessor"}),
+}
+IMAGE_MODELS = ("clip", "siglip", "metaclip2")
 
 # family -> configuration class, model class, what differs from transformers' defaults (its base sizes).
 TRANSFORMERS: dict[str, tuple[str, str, dict[str, object]]] = {
