@@ -6,8 +6,9 @@
 `get_image_features`, without any text. `member`: `Member.logits` on uint8 frames, against 400 labels.
 `preprocessing`: the share of the member's time that turns frames into pixels. Times are process CPU time on the CPU (so
 that a busy machine does not change the ratio) and wall time on CUDA. Rounds of both are interleaved; medians are given.
-Weights are random: speed does not depend on them. `page faults` are of one call of each: what glibc gives back to the
-kernel after a large tensor has to be had anew for the next one.
+Weights are random: speed does not depend on them. On a CPU both get memory as classifiers do by default;
+`--host-memory`: in another way (`resources.host_memory`). `page faults` are of one call of each: what glibc gives back
+to the kernel after a large tensor has to be had anew for the next one.
 """
 
 import argparse
@@ -21,16 +22,18 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import get_args
 
 import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from contracts.tiny_checkpoints import save_byte_tokenizer, save_processor
 
-from vidcls_batch.config import LabelSetConfig, MemberConfig
+from vidcls_batch.config import HostMemory, LabelSetConfig, MemberConfig
 from vidcls_batch.models.member import LoadedMember
 from vidcls_batch.models.preprocess import preprocess
 from vidcls_batch.models.registry import family_facts, load_member, open_family
+from vidcls_batch.stages.host_memory import set_host_memory
 
 LABELS = tuple(f"label {i}" for i in range(400))
 NAMES = {"id2label": dict(enumerate(LABELS)), "label2id": {name: i for i, name in enumerate(LABELS)}}
@@ -61,13 +64,17 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--frame-size", type=int, default=256, help="side of the decoded frames")
+    parser.add_argument("--host-memory", choices=get_args(HostMemory), default="huge_pages", help="of both, on a CPU")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
+    if arguments.device == "cpu":
+        set_host_memory(arguments.host_memory)
     rows = [measure(family, arguments) for family in arguments.family]
     print_table(rows, arguments)
     if arguments.json:
         facts = {"machine": platform.machine(), "torch": torch.__version__, "threads": arguments.threads}
+        facts["host memory"] = arguments.host_memory
         arguments.json.write_text(json.dumps({**facts, "rows": [asdict(row) for row in rows]}, indent=1) + "\n")
 
 
@@ -199,7 +206,7 @@ TRANSFORMERS: dict[str, tuple[str, str, dict[str, object]]] = {
 def print_table(rows: Sequence[Row], arguments: argparse.Namespace) -> None:
     print(
         f"{arguments.device}, torch {torch.__version__}, {arguments.threads} threads, frames of {arguments.frame_size}x"
-        f"{arguments.frame_size}\n\n"
+        f"{arguments.frame_size}, host memory {arguments.host_memory} for both\n\n"
         "| family | parameters | precision | bare clips/s | member clips/s | member / bare | preprocessing "
         "| page faults, bare, member |\n"
         "| --- | --- | --- | --- | --- | --- | --- | --- |"

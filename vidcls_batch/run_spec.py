@@ -92,6 +92,7 @@ class RunSpec:
             aliases=self.aliases,
             member_errors=self.config.ensemble.member_errors,
             cascade=self.labeling.cascade,
+            host_memory=self.config.resources.host_memory,
             widths=tuple(self._widths(m, columns) for m, columns in zip(self.members, self.columns, strict=True)),
         )
 

@@ -1,6 +1,5 @@
 """What each member costs on this machine, and how large a row of the table is: the real classifier stage, timed."""
 
-import gc
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -18,6 +17,7 @@ from vidcls_batch.run_spec import RunSpec
 from vidcls_batch.schema import DECODED, ROUTE
 from vidcls_batch.stages.classify import BlockClassifier, ClassifySettings
 from vidcls_batch.stages.decode import FRAMES, with_sound
+from vidcls_batch.stages.host_memory import give_freed_memory_back
 from vidcls_batch.stages.member_groups import member_groups
 
 # On a CPU a clip costs the same in a small batch; on a GPU only a full one shows what the device can do.
@@ -74,7 +74,7 @@ def member_bytes(timings: Sequence[MemberTiming]) -> dict[str, int]:
 def _time_alone(
     index: int, settings: ClassifySettings, block: pa.Table, seconds: float, clock: Callable[[], float]
 ) -> MemberTiming:
-    gc.collect()  # the member before this one
+    give_freed_memory_back()  # the member before this one
     before, started = resident_bytes(), clock()
     if settings.device == "cuda":
         torch.cuda.empty_cache()
@@ -110,7 +110,7 @@ def classify_sample(
         passed = [classifier(block) for block in passed]
         largest = max(largest, resident_bytes())
         del classifier
-        gc.collect()
+        give_freed_memory_back()
     return Classified(rows=pa.concat_tables(passed), worker_bytes=largest)
 
 

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 import torch
 from numpy.typing import NDArray
 
-from vidcls_batch.config import MemberConfig
+from vidcls_batch.config import HostMemory, MemberConfig
 from vidcls_batch.errors import Stage, Status, VidclsError
 from vidcls_batch.labeling.cascade import Cascade, score_in_steps
 from vidcls_batch.labeling.labeler import LabelingSettings, MemberEvidence, label_clips
@@ -26,6 +26,7 @@ from vidcls_batch.schema import DECODED, ROUTE, MemberColumns, result_schema
 from vidcls_batch.stages.block_clips import BlockClips, ClipsOnDevice
 from vidcls_batch.stages.decode import FRAMES, SOUND, SOUND_LENGTHS, tensor_of
 from vidcls_batch.stages.host_copies import HostCopies
+from vidcls_batch.stages.host_memory import set_host_memory
 from vidcls_batch.stages.member_groups import (
     INFER_MS,
     EvidenceWidths,
@@ -57,6 +58,7 @@ class ClassifySettings:
     aliases: tuple[tuple[str, ...], ...] = ()  # other names of each label, for zero-shot members
     member_errors: Literal["fail", "missing"] = "fail"
     cascade: Cascade | None = None
+    host_memory: HostMemory = "plain"  # where members run on the CPU
     widths: tuple[EvidenceWidths, ...] = ()  # of each member's evidence, for groups
     group: MemberGroup | None = None  # None: this worker holds all members
 
@@ -81,6 +83,8 @@ class BlockClassifier:
     def __init__(self, settings: ClassifySettings) -> None:
         # Two torch processes with two threads each on two cores run ten times slower than one after the other.
         torch.set_num_threads(settings.num_threads)
+        if settings.device == "cpu":
+            set_host_memory(settings.host_memory)
         self._settings = settings
         access = checkpoint_access(settings.storage)
         everyone = tuple(range(len(settings.members)))
