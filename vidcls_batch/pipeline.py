@@ -89,6 +89,9 @@ def ray_cluster(address: str | None, *, resources: ResourcesConfig) -> Iterator[
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     # The default of 30 s is not enough for the raylet's start on a busy machine.
     os.environ.setdefault("RAY_raylet_start_wait_time_s", "240")
+    # A worker that Ray kills for its memory does not count as a try by default: a clip that eats all of a node's memory
+    # would be tried for ever. Given up, its block comes back in the next pass in smaller ones.
+    os.environ.setdefault("RAY_task_oom_retries", str(BLOCK_RETRIES))
     on_sigterm = signal.getsignal(signal.SIGTERM)
     num_cpus = resources.num_cpus or len(os.sched_getaffinity(0))
     try:
