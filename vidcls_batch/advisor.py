@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from vidcls_batch.resources import Capacity, StageResources
 
@@ -151,7 +150,7 @@ class Advisor:
             return  # the work of the first rows lies before the clock's start
         self._sums["driver_s"] += driver_s
         for name in ("decode", "fetch", "infer"):
-            self._sums[f"{name}_s"] += (pc.sum(rows[f"{name}_ms"]).as_py() or 0.0) / 1000
+            self._sums[f"{name}_s"] += sum(filter(None, rows[f"{name}_ms"].to_pylist())) / 1000
 
     def advice(self) -> Advice | None:
         """Advice when it is time for one: after a minute, then every ten or when the limit has changed."""

@@ -24,6 +24,8 @@ class HeldClips:
 
     def sift(self, rows: pa.Table) -> pa.Table:
         """Keep the rows to be tried again; returns the others."""
+        if Status.FETCH_ERROR.value not in rows["status"].to_pylist():
+            return rows
         wanted = pc.and_(
             pc.equal(rows["status"], Status.FETCH_ERROR.value),
             pc.invert(pc.is_in(rows["error_code"], value_set=pa.array(FINAL_CODES))),

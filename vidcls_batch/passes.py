@@ -149,11 +149,15 @@ class _Passes:
         # Closed here, also when a commit fails: what still runs when Ray is shut down waits for it for ever.
         with closing(work) as tables:
             for received, rows in enumerate(tables, start=1):
-                is_canary = pc.equal(rows["unit"], CANARY_ROUTE)
-                if pc.any(is_canary).as_py():
+                # In Python as long as nothing is to be done: a block has a few rows, and each call into Arrow gives the
+                # interpreter away to Ray Data's threads, which take milliseconds to give it back.
+                units = set(rows["unit"].to_pylist())
+                planned = rows
+                if CANARY_ROUTE in units:
+                    is_canary = pc.equal(rows["unit"], CANARY_ROUTE)
                     self.canary_rows.append(rows.filter(is_canary))
-                planned = rows.filter(pc.invert(is_canary))
-                seen.update(pc.unique(planned["unit"]).to_pylist())
+                    planned = rows.filter(pc.invert(is_canary))
+                seen |= units - {CANARY_ROUTE}
                 self.watch.block(rows)
                 self.hand_on(self.held.sift(planned))
                 self.watch.held(len(self.held))

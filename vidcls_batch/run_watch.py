@@ -33,7 +33,7 @@ class RunWatch:
 
     def block(self, rows: pa.Table) -> None:
         """A block that came back: which of its workers and decoders died on the way."""
-        units = pc.unique(rows["unit"]).to_pylist()
+        units = sorted(set(rows["unit"].to_pylist()))
         for fact in block_facts(rows):
             if fact.get("usage") is not None:
                 self.usage.add(f"{fact['node']}/{fact['pid']}", WorkerUsage(**fact["usage"]))
@@ -44,6 +44,8 @@ class RunWatch:
             for death in fact["deaths"]:
                 kind = "decoder_killed" if death["status"] == "timeout" else "decoder_died"
                 self.note(kind, **where, **death)
+        if QUARANTINED not in rows["error_code"].to_pylist():
+            return
         quarantined = rows.filter(pc.equal(rows["error_code"], QUARANTINED))
         for row in quarantined.select(["unit", "clip_id", "status", "error_message"]).to_pylist():
             self.note(QUARANTINED, **row)
