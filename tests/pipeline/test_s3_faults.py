@@ -15,12 +15,12 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 QUIET = SilentProgress()
 CLIP = r"GET /\S+/clips/"
 COMMIT = r"PUT /\S+/predictions/unit-"
-SLOW_DOWN_S = 40.0
+SLOW_DOWN, SLOW_DOWN_S = "slow-down-for-a-minute", 60.0
 FAULTS = {
     "latency": [Fault("latency", CLIP, seconds=0.5)],
     "resets": [Fault("reset", CLIP, times=15), Fault("reset", COMMIT, times=2)],
     "errors": [Fault("internal_error", CLIP, times=10), Fault("slow_down", COMMIT, times=3)],
-    "slow-down-for-a-while": [Fault("slow_down", CLIP), Fault("slow_down", COMMIT)],
+    SLOW_DOWN: [Fault("slow_down", CLIP), Fault("slow_down", COMMIT)],
     "truncated-bodies": [Fault("truncate", CLIP, times=10, num_bytes=700)],
     "stalls": [Fault("stall", CLIP, times=3, num_bytes=700, seconds=60)],
     "lost-commit-replies": [Fault("lost_reply", COMMIT, times=3)],
@@ -42,11 +42,15 @@ def test_no_row_is_lost_or_doubled_and_no_clip_is_blamed(name, ceph_bucket, prox
         decode={"fetch_timeout_s": 4.0},
     )
     proxy.faults = [replace(fault) for fault in FAULTS[name]]
-    Timer(SLOW_DOWN_S, proxy.faults.clear).start()
+    timer = Timer(SLOW_DOWN_S, proxy.faults.clear)
+    timer.start()
 
     outcome = run_labeling(config, progress=QUIET)
 
+    timer.cancel()
+
     assert outcome.statuses == {"ok": len(clips)}
+    assert name != SLOW_DOWN or outcome.seconds > SLOW_DOWN_S
     table = predictions(fs, f"{ceph_bucket.bucket}/run")
     assert table["clip_id"].tolist() == [f"c{i:04d}" for i in range(len(clips))]
     assert proxy.hits.total() >= sum(fault.times or 1 for fault in FAULTS[name])
