@@ -4,7 +4,7 @@ import pytest
 
 from vidcls_batch.config import GroupConfig, ResourcesConfig
 from vidcls_batch.errors import ConfigError
-from vidcls_batch.resources import Capacity, StageResources, batch_size_for, group_by_memory, stage_resources
+from vidcls_batch.resources import READ_CPUS, Capacity, StageResources, batch_size_for, group_by_memory, stage_resources
 
 MB = 1 << 20
 
@@ -146,3 +146,10 @@ def test_fewer_gpus_than_groups_are_refused_here_and_waited_for_on_a_cluster():
     growing = Capacity(num_cpus=8, num_gpus=0, private=False)
     pools = grouped(growing, None, None, device="cuda", classify_actors=8).groups
     assert [(p.actors, p.initial_actors, p.least_actors) for p in pools] == [(4, 1, 1), (4, 1, 1)]
+
+
+@pytest.mark.parametrize("num_cpus", [2, 3, 4, 16, 64])
+def test_on_a_joined_cluster_classifiers_leave_room_to_decode_and_read(num_cpus):
+    stages = settle(Capacity(num_cpus=num_cpus, num_gpus=0, private=False))
+    left = num_cpus - stages.initial_actors * stages.classify_cpus
+    assert left >= stages.decode_cpus + 2 * READ_CPUS - 1e-9

@@ -32,6 +32,13 @@ class Need:
         """Whether the nodes could run it once they are free."""
         return sum(self._fitting(node) for node in nodes) >= self.workers
 
+    def left_on(self, node: Node) -> Node | None:
+        """The node with one worker less room; None where it has no room for one."""
+        if not self._fitting(node):
+            return None
+        has = {name: amount - self.resources.get(name, 0.0) for name, amount in node["Resources"].items()}
+        return {**node, "Resources": has}
+
     def _fitting(self, node: Node) -> int:
         has, labels = node["Resources"], node.get("Labels") or {}
         if any(labels.get(name) != value for name, value in self.labels.items()):
@@ -55,6 +62,22 @@ def needs_of(resources: StageResources) -> list[Need]:
         Need("decoding", {"CPU": resources.decode_cpus}, resources.decode_labels),
         Need("classifying", classify, resources.classify_labels, workers=len(resources.pools)),
     ]
+
+
+def all_at_once(needs: Sequence[Need], nodes: Sequence[Node]) -> bool:
+    """Whether there is room for the workers of all stages beside each other, not only for each by itself."""
+    workers = [need for need in needs for _ in range(need.workers)]
+
+    def place(index: int, free: list[Node]) -> bool:
+        if index == len(workers):
+            return True
+        for position, node in enumerate(free):
+            left = workers[index].left_on(node)
+            if left is not None and place(index + 1, [*free[:position], left, *free[position + 1 :]]):
+                return True
+        return False
+
+    return place(0, list(nodes))
 
 
 class ClusterWatch:
@@ -84,9 +107,13 @@ class ClusterWatch:
                 self._watch.node_lost(node_id, host=self._nodes[node_id], reason=why)
                 self._say(f"Node {node_id[:8]} ({self._nodes[node_id]}) is gone; its blocks are made again")
         self._nodes = {node_id: str(n.get("NodeManagerAddress", "")) for node_id, n in alive.items()}
-        self._tell_of_wait([need for need in self._needs if not need.is_met(alive.values())])
+        unmet = [need for need in self._needs if not need.is_met(alive.values())]
+        if unmet or all_at_once(self._needs, list(alive.values())):
+            self._tell_of_wait(" and ".join(map(str, unmet)))
+        else:
+            self._tell_of_wait(" and ".join(map(str, self._needs)) + " at once")
 
-    def _tell_of_wait(self, unmet: Sequence[Need]) -> None:
+    def _tell_of_wait(self, unmet: str) -> None:
         now = self._clock()
         if not unmet:
             if self._waiting_since is not None and self._told_at is not None:
@@ -99,9 +126,8 @@ class ClusterWatch:
         since = now - self._waiting_since
         if since >= WAIT_TOLD_AFTER_S and (self._told_at is None or now - self._told_at >= WAIT_TOLD_AGAIN_S):
             self._told_at = now
-            what = " and ".join(map(str, unmet))
-            self._say(f"Waiting for capacity for {since:.0f} s: no node of the cluster has room for {what}")
-            self._watch.waiting(for_what=what, seconds=round(since))
+            self._say(f"Waiting for capacity for {since:.0f} s: the cluster has no room for {unmet}")
+            self._watch.waiting(for_what=unmet, seconds=round(since))
 
 
 @contextmanager

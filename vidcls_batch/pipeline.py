@@ -24,7 +24,7 @@ from vidcls_batch.config import ResourcesConfig
 from vidcls_batch.dataset.plan import read_unit
 from vidcls_batch.errors import ClusterError
 from vidcls_batch.metrics import stage_metrics, task_attempt
-from vidcls_batch.resources import Capacity, StageResources, logical_cpus
+from vidcls_batch.resources import READ_CPUS, Capacity, StageResources, logical_cpus
 from vidcls_batch.stages.classify import BlockClassifier, ClassifySettings, DeviceLostError
 from vidcls_batch.stages.decode import CLIPS, BlockDecoder, DecodeSettings
 from vidcls_batch.stages.member_groups import INFER_MS, member_groups
@@ -35,7 +35,6 @@ from vidcls_batch.storage import StorageOptions, open_store
 BLOCK_RETRIES = 2
 BLOCK_FACTS = b"vidcls.block"  # metadata of a block's schema; never written to the table
 MOST_ACTORS_AT_ONCE = 1000
-READ_CPUS = 0.05
 READ_TASKS = 2
 MOST_SOURCE_BLOCKS = 2000
 
@@ -393,6 +392,9 @@ class _LostBlocks(logging.Handler):
 
 
 def _reason(error: BaseException) -> str:
-    """The last line: Ray puts whole tracebacks of workers into its messages, and the worker's own error there."""
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[-1].strip() if lines else ''}"
+    """Why a worker was killed for memory; else the last line: Ray puts whole tracebacks of workers into its messages,
+    and the worker's own error there.
+    """
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    for_memory = [line for line in lines if line.startswith("OOM kill reason")]
+    return f"{type(error).__name__}: {(for_memory or lines or [''])[-1]}"

@@ -9,6 +9,8 @@ from typing import Literal
 from vidcls_batch.config import GroupConfig, ResourcesConfig
 from vidcls_batch.errors import ConfigError
 
+READ_CPUS = 0.05  # of a task that reads a unit's clips; two run at a time
+
 # Blocks of this size keep the object store's back-pressure working; larger ones outrun it, smaller ones cost overhead.
 BLOCK_BYTES = 64 << 20
 LARGEST_AUTO_BATCH = 32
@@ -120,9 +122,10 @@ def stage_resources(
         # Never equal to decode_cpus: equal remote arguments let Ray Data fuse decoding into the classifier.
         cpus = 0.5 * threads if config.classify_cpus is None else config.classify_cpus
         if not capacity.private and not gpus and config.classify_cpus is None:
-            cpus, actors = float(threads), max(1, actors // 2)
+            # Not the whole core: where classifiers and decoding fill a machine, the tasks that read must find room.
+            cpus, actors = threads - 2 * READ_CPUS, max(1, actors // 2)
     if gpus == 0 and cpus == config.decode_cpus:
-        cpus += 0.01
+        cpus -= 0.01
     settled = StageResources(
         batch_size=batch,
         decode_cpus=config.decode_cpus,

@@ -1,5 +1,7 @@
 """What is told of nodes that come and go, and of machines that are waited for."""
 
+import pytest
+
 from vidcls_batch.cluster_watch import ClusterWatch, needs_of
 from vidcls_batch.config import GroupConfig, ResourcesConfig
 from vidcls_batch.dataset.events import EventLog, read_events
@@ -59,6 +61,26 @@ def test_run_that_waits_for_machines_says_for_what_and_when_they_are_there(tmp_p
     watched.watch.look([cpus, node("n3", CPU=8, GPU=1, **{"accelerator_type:A10G": 1.0}, labels={"pool": "spot"})])
     assert watched.said[-1] == "Capacity is there after 160 s"
     assert [e["event"] for e in watched.events()][-2:] == ["node_lost", "capacity_there"]
+
+
+@pytest.mark.parametrize(
+    ("nodes", "fits"),
+    [
+        ([node("a", CPU=2, GPU=1)], True),
+        ([node("a", CPU=1.5, GPU=1)], True),
+        ([node("a", CPU=1.4, GPU=1)], False),  # each alone, not both
+        ([node("a", CPU=1, GPU=1), node("b", CPU=1)], True),
+        ([node("b", CPU=1), node("a", CPU=1, GPU=1)], True),  # decoding must not take the only node with a GPU
+        ([node("a", CPU=1, GPU=1), node("b", CPU=0.9)], False),
+    ],
+)
+def test_stages_that_fit_one_by_one_must_fit_beside_each_other(tmp_path, nodes, fits):
+    watched = Watched(tmp_path, classify_gpus=1)
+    for watched.now in (0, 40):
+        watched.watch.look(nodes)
+    assert (
+        watched.said == [] if fits else "decoding (1 CPU) and classifying (0.5 CPU, 1 GPU) at once" in watched.said[0]
+    )
 
 
 def test_short_wait_is_not_worth_a_line(tmp_path):
