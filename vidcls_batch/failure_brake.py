@@ -3,7 +3,6 @@
 from collections import Counter
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from vidcls_batch.errors import IncompleteRunError, Status
 
@@ -21,12 +20,14 @@ class FailureBrake:
 
     def add(self, rows: pa.Table) -> None:
         """Take note of rows of `result_schema`. Raises IncompleteRunError."""
-        self._clips += len(rows)
-        failed = rows.filter(pc.not_equal(rows["status"], Status.OK.value))
-        columns = (failed[name].to_pylist() for name in ("status", "error_code", "error_message"))
-        for status, code, message in zip(*columns, strict=True):
-            self._failed[status, code or ""] += 1
-            self._messages[status, code or ""] = message or ""
+        statuses = rows["status"].to_pylist()
+        self._clips += len(statuses)
+        if statuses.count(Status.OK.value) < len(statuses):
+            reasons = zip(statuses, rows["error_code"].to_pylist(), rows["error_message"].to_pylist(), strict=True)
+            for status, code, message in reasons:
+                if status != Status.OK:
+                    self._failed[status, code or ""] += 1
+                    self._messages[status, code or ""] = message or ""
         count = self._failed.total()
         if self._clips >= LEAST_CLIPS and count > self._max_share * self._clips:
             (kind, of_kind), *_ = self._failed.most_common(1)
