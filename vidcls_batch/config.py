@@ -303,6 +303,11 @@ class EnsembleConfig(_Section):
             raise ValueError("all weights are 0; at least one must be above 0")
         return value
 
+    @property
+    def asked_first(self) -> tuple[str, ...]:
+        """The members that a cascade asks about every clip; none without a cascade."""
+        return self.cascade.first if self.cascade else ()
+
 
 HostMemory = Literal["huge_pages", "kept", "plain"]
 
@@ -413,8 +418,8 @@ class Config(_Section):
                     raise ValueError(f"ensemble.{key}: {name!r} is no member{hint}; members: {names}")
         _check_cascade(self.ensemble, names)
         if isinstance(self.resources.groups, tuple):
-            first = self.ensemble.cascade.first if self.ensemble.cascade else ()
-            check_groups([g.members for g in self.resources.groups], names=names, cascade_first=first)
+            groups = [group.members for group in self.resources.groups]
+            check_groups(groups, names=names, cascade_first=self.ensemble.asked_first)
         if self.ensemble.weights and sum(self.ensemble.weights.get(n, 1.0) for n in names) == 0:
             raise ValueError("ensemble.weights: the members' weights sum to 0")
         return self

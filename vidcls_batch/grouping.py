@@ -42,8 +42,7 @@ def fewest_groups(spec: RunSpec, memory: MemberMemory) -> tuple[GroupConfig, ...
     """
     if memory.device is None:
         return ()
-    cascade = spec.config.ensemble.cascade
-    groups = groups_that_fit(memory.members, capacity=memory.device, first=cascade.first if cascade else ())
+    groups = groups_that_fit(memory.members, capacity=memory.device, first=spec.config.ensemble.asked_first)
     return tuple(GroupConfig(members=tuple(group)) for group in groups) if len(groups) > 1 else ()
 
 

@@ -24,7 +24,7 @@ from vidcls_batch.config import ResourcesConfig
 from vidcls_batch.dataset.plan import read_unit
 from vidcls_batch.errors import ClusterError
 from vidcls_batch.metrics import stage_metrics, task_attempt
-from vidcls_batch.resources import READ_CPUS, Capacity, StageResources, logical_cpus
+from vidcls_batch.resources import READ_CPUS, READ_TASKS, Capacity, StageResources, logical_cpus
 from vidcls_batch.stages.classify import BlockClassifier, ClassifySettings, DeviceLostError
 from vidcls_batch.stages.decode import CLIPS, BlockDecoder, DecodeSettings
 from vidcls_batch.stages.member_groups import INFER_MS, member_groups
@@ -35,7 +35,6 @@ from vidcls_batch.storage import StorageOptions, open_store
 BLOCK_RETRIES = 2
 BLOCK_FACTS = b"vidcls.block"  # metadata of a block's schema; never written to the table
 MOST_ACTORS_AT_ONCE = 1000
-READ_TASKS = 2
 MOST_SOURCE_BLOCKS = 2000
 
 T = TypeVar("T")

@@ -9,7 +9,7 @@ from typing import Literal
 from vidcls_batch.config import GroupConfig, ResourcesConfig
 from vidcls_batch.errors import ConfigError
 
-READ_CPUS = 0.05  # of a task that reads a unit's clips; two run at a time
+READ_CPUS, READ_TASKS = 0.05, 2  # of a task that reads a unit's clips; how many run at a time
 
 # Blocks of this size keep the object store's back-pressure working; larger ones outrun it, smaller ones cost overhead.
 BLOCK_BYTES = 64 << 20
@@ -119,13 +119,12 @@ def stage_resources(
             threads = max(1, math.floor(config.classify_cpus))
         actors = config.classify_actors or (on_gpus if gpus else max(1, capacity.num_cpus // threads))
         present = on_gpus if gpus else actors
-        # Never equal to decode_cpus: equal remote arguments let Ray Data fuse decoding into the classifier.
         cpus = 0.5 * threads if config.classify_cpus is None else config.classify_cpus
         if not capacity.private and not gpus and config.classify_cpus is None:
             # Not the whole core: where classifiers and decoding fill a machine, the tasks that read must find room.
-            cpus, actors = threads - 2 * READ_CPUS, max(1, actors // 2)
-    if gpus == 0 and cpus == config.decode_cpus:
-        cpus -= 0.01
+            cpus, actors = threads - READ_TASKS * READ_CPUS, max(1, actors // 2)
+    if gpus == 0:
+        cpus = _unlike_decoding(cpus, config.decode_cpus)
     settled = StageResources(
         batch_size=batch,
         decode_cpus=config.decode_cpus,
@@ -172,8 +171,8 @@ def _in_groups(
     cpus, total = settled.classify_cpus, sum(most)
     if settled.device == "cpu" and total > settled.classify_actors:
         # More pools than cores: a pool that finds no CPU left to reserve would wait for ever, and the blocks with it.
-        cpus = max(0.01, math.floor(100 * cpus * settled.classify_actors / total) / 100)
-        cpus += 0.01 if cpus == settled.decode_cpus else 0
+        share = max(0.01, math.floor(100 * cpus * settled.classify_actors / total) / 100)
+        cpus = _unlike_decoding(share, settled.decode_cpus)
     return replace(
         settled,
         classify_cpus=cpus,
@@ -182,6 +181,13 @@ def _in_groups(
         least_actors=sum(pool.least_actors for pool in pools),
         groups=pools,
     )
+
+
+def _unlike_decoding(cpus: float, decode_cpus: float) -> float:
+    """Equal remote arguments let Ray Data fuse decoding into the classifier; never more than `cpus`, which may be all
+    that is left.
+    """
+    return cpus - 0.01 if cpus == decode_cpus else cpus
 
 
 def even_shares(total: int, count: int) -> list[int]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from slow_run import NUM_CLIPS, assert_exactly_the_manifest, committed, wait_for
+from slow_run import NUM_CLIPS, assert_exactly_the_manifest, committed
 
 SMALL_DISK_KB = 4096
 
@@ -44,7 +44,7 @@ def test_full_disk_is_a_clear_error_and_room_again_is_a_good_resume(slow_config,
     run = Path(slow_config.run.path)
     small_disk(run)
     driver = start(slow_config)
-    wait_for(lambda: committed(slow_config))
+    driver.wait_for(lambda: committed(slow_config))
     fill(run / "ballast")
     assert driver.finish(timeout_s=200) == 6, driver.tail()
     said = driver.log.read_text()

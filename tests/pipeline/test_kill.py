@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from slow_run import NUM_CLIPS, assert_exactly_the_manifest, committed, wait_for
+from slow_run import NUM_CLIPS, assert_exactly_the_manifest, committed
 
 
 @pytest.mark.chaos
@@ -35,7 +35,7 @@ def test_driver_killed_at_ten_random_moments_then_finished(slow_config, start):
 def test_workers_killed_at_random_moments_cost_no_row(slow_config, start, victim):
     chooser = random.Random(victim)
     driver = start(slow_config)
-    wait_for(lambda: committed(slow_config))
+    driver.wait_for(lambda: committed(slow_config))
     kills = 0
     while driver.process.poll() is None and kills < 10:
         victims = driver.named(victim)
@@ -56,7 +56,7 @@ def test_workers_killed_at_random_moments_cost_no_row(slow_config, start, victim
 @pytest.mark.timeout(300)
 def test_interrupted_run_says_how_to_go_on_and_exits_130(slow_config, start):
     driver = start(slow_config)
-    wait_for(lambda: committed(slow_config))
+    driver.wait_for(lambda: committed(slow_config))
     driver.process.send_signal(signal.SIGINT)
     assert driver.finish(timeout_s=60) == 130
     assert "run the same command again" in driver.log.read_text()
@@ -78,7 +78,7 @@ def test_two_drivers_on_one_folder_do_no_harm(slow_config, start):
 @pytest.mark.timeout(300)
 def test_run_folder_that_vanishes_is_a_clear_error_and_a_good_resume(slow_config, start, tmp_path):
     driver = start(slow_config)
-    wait_for(lambda: committed(slow_config))
+    driver.wait_for(lambda: committed(slow_config))
     run, away = Path(slow_config.run.path), tmp_path / "away"
     run.rename(away)
     assert driver.finish(timeout_s=120) == 6

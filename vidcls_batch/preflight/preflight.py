@@ -137,7 +137,7 @@ def run_preflight(
         _observed(probe, planned, needs, resources, capacity, work, settings),
         member_bytes=seen_bytes,
         device_bytes=of_device,
-        cascade_first=_cascade_first(spec),
+        cascade_first=spec.config.ensemble.asked_first,
         groups=[pool.members for pool in resources.groups],
     )
     return Preflight(
@@ -168,17 +168,12 @@ def _grouped(
     fitting: list[list[str]] = []
     if of_device is not None:
         with suppress(ConfigError):  # a member that is too large: the checks say so
-            fitting = groups_that_fit(sizes, capacity=of_device, first=_cascade_first(spec))
+            fitting = groups_that_fit(sizes, capacity=of_device, first=spec.config.ensemble.asked_first)
     groups = config.groups if isinstance(config.groups, tuple) else ()
     if config.groups == "auto" and len(fitting) > 1:
         groups = tuple(GroupConfig(members=tuple(group)) for group in fitting)
     settled = stage_resources(config, capacity=capacity, frame_bytes=spec.frame_bytes, groups=groups)
     return settled, [pool.members for pool in settled.groups] or (fitting if resources.device == "cuda" else [])
-
-
-def _cascade_first(spec: RunSpec) -> Sequence[str]:
-    cascade = spec.config.ensemble.cascade
-    return cascade.first if cascade else ()
 
 
 def _planned_rows(planned: PlannedRun, rows: pa.Table) -> pa.Table:
