@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import psutil
@@ -49,14 +49,7 @@ class Driver:
         return found
 
     def named(self, title: str) -> list[psutil.Process]:
-        found = []
-        for child in self.children():
-            try:
-                if title in " ".join(child.cmdline()):
-                    found.append(child)
-            except psutil.Error:
-                continue
-        return found
+        return titled(self.children(), title)
 
     def kill(self) -> None:
         self.children()
@@ -87,3 +80,15 @@ class Driver:
         for child in self.seen:
             if child.is_running():
                 child.kill()
+
+
+def titled(processes: Iterable[psutil.Process], title: str) -> list[psutil.Process]:
+    """Those whose title has `title` in it (Ray's workers tell there what they are doing) and that still run."""
+    found = []
+    for process in processes:
+        try:
+            if title in " ".join(process.cmdline()):
+                found.append(process)
+        except psutil.Error:
+            continue
+    return found

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
+from driver import titled
 from ray_head import NODE_SETTINGS, RayHead, free_port
 
 
@@ -30,14 +31,7 @@ class RayNode:
 
     def workers(self, title: str) -> list[psutil.Process]:
         """Ray's workers whose title has `title` in it: what they are doing."""
-        found = []
-        for process in self.processes():
-            try:
-                if title in " ".join(process.cmdline()):
-                    found.append(process)
-            except psutil.Error:
-                continue
-        return found
+        return titled(self.processes(), title)
 
     def kill(self) -> None:
         """SIGKILL to every process."""

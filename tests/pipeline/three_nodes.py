@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
+from driver import titled
 from ray.cluster_utils import Cluster
 
 NODE_STORE_BYTES = 128 << 20
@@ -30,14 +31,8 @@ class Nodes:
 
     def workers(self, title: str) -> list[psutil.Process]:
         """Ray's workers on all nodes whose title has `title` in it: what they are doing."""
-        found = []
-        for process in [p for node in (self.cluster.head_node, *self.cluster.worker_nodes) for p in processes(node)]:
-            try:
-                if title in " ".join(process.cmdline()):
-                    found.append(process)
-            except psutil.Error:
-                continue
-        return found
+        nodes = (self.cluster.head_node, *self.cluster.worker_nodes)
+        return titled((process for node in nodes for process in processes(node)), title)
 
     def kill(self, node) -> None:
         """SIGKILL to the raylet and all its workers at once."""
