@@ -98,6 +98,7 @@ class ClusterWatch:
 
     def look(self, nodes: Sequence[Node]) -> None:
         """Tell of nodes that came or went, and of a stage that no node can run."""
+        self._watch.still_there()
         alive = {str(n["NodeID"]): n for n in nodes if n["Alive"]}
         if self._nodes is not None:
             for node_id in sorted(set(alive) - set(self._nodes)):

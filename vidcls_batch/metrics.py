@@ -61,14 +61,19 @@ class DriverMetrics:
         self._held = Gauge("vidcls_held_clips", "Clips put by because their store failed.")
         self._open = Gauge("vidcls_clips_to_do", "Clips of the plan without a row.")
         self._waiting = Gauge("vidcls_waiting_for_capacity", "1 while nothing runs for want of machines.")
-        self._to_do = 0
+        self._to_do = self._num_held = 0
+        self._is_waiting = False
 
     def start(self, *, to_do: int) -> None:
         """Clips without a row at the start."""
         self._to_do = to_do
-        self._open.set(to_do)
-        self.held(0)
-        self.waiting(is_waiting=False)
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Tell the gauges' values again: Ray forgets a gauge that is not set within two of its report intervals."""
+        self._open.set(max(0, self._to_do))
+        self._held.set(self._num_held)
+        self._waiting.set(int(self._is_waiting))
 
     def clips(self, statuses: Mapping[str, int]) -> None:
         """Clips that got their row."""
@@ -76,7 +81,7 @@ class DriverMetrics:
             if count:
                 self._clips.inc(count, {"status": status})
         self._to_do -= sum(statuses.values())
-        self._open.set(max(0, self._to_do))
+        self.refresh()
 
     def unit_committed(self) -> None:
         """A unit is part of the table, by this driver."""
@@ -96,11 +101,13 @@ class DriverMetrics:
 
     def held(self, count: int) -> None:
         """Clips put by now."""
-        self._held.set(count)
+        self._num_held = count
+        self.refresh()
 
     def waiting(self, *, is_waiting: bool) -> None:
         """Whether the run waits for machines."""
-        self._waiting.set(int(is_waiting))
+        self._is_waiting = is_waiting
+        self.refresh()
 
 
 @lru_cache(maxsize=4)

@@ -36,6 +36,7 @@ BLOCK_RETRIES = 2
 BLOCK_FACTS = b"vidcls.block"  # metadata of a block's schema; never written to the table
 MOST_ACTORS_AT_ONCE = 1000
 MOST_SOURCE_BLOCKS = 2000
+OOM_KILL = "OOM kill reason:"  # so Ray begins the line of a worker that it killed for memory
 
 T = TypeVar("T")
 
@@ -153,8 +154,8 @@ def label_shares(
         yield from dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=1)
     except RayError as error:
         raise ClusterError(
-            f"Ray ended the run: {_reason(error)}. The finished units are committed; mend the cause (a library or a "
-            "checkpoint that the workers lack, memory, the head), then run the same command again."
+            f"Ray ended the run: {death_reason(error)}. The finished units are committed; mend the cause (a library "
+            "or a checkpoint that the workers lack, memory, the head), then run the same command again."
         ) from error
     finally:
         logger.propagate = propagate
@@ -263,8 +264,8 @@ def run_where_classifiers_run(work: Callable[[], T], *, resources: StageResource
         raise error.cause from error
     except RayError as error:
         raise ClusterError(
-            f"the worker that measured the members was lost: {_reason(error)}. Nothing was labeled; give a member less "
-            "to do at once (resources.batch_size), or say the groups yourself (resources.groups)"
+            f"the worker that measured the members was lost: {death_reason(error)}. Nothing was labeled; give a member "
+            "less to do at once (resources.batch_size), or say the groups yourself (resources.groups)"
         ) from error
     return found
 
@@ -387,13 +388,15 @@ class _LostBlocks(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         if record.exc_info and record.exc_info[1] is not None:
-            self._errors.add(_reason(record.exc_info[1]))
+            self._errors.add(death_reason(record.exc_info[1]))
 
 
-def _reason(error: BaseException) -> str:
+def death_reason(error: BaseException) -> str:
     """Why a worker was killed for memory; else the last line: Ray puts whole tracebacks of workers into its messages,
     and the worker's own error there.
     """
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    for_memory = [line for line in lines if line.startswith("OOM kill reason")]
-    return f"{type(error).__name__}: {(for_memory or lines or [''])[-1]}"
+    for_memory = [line.removeprefix(OOM_KILL) for line in lines if line.startswith(OOM_KILL)]
+    if for_memory:
+        return f"{type(error).__name__}: killed because its node ran out of memory: {for_memory[-1].strip()}"
+    return f"{type(error).__name__}: {(lines or [''])[-1]}"

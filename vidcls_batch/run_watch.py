@@ -105,6 +105,11 @@ class RunWatch:
         if self.metrics is not None:
             self.metrics.waiting(is_waiting=False)
 
+    def still_there(self) -> None:
+        """Told every few seconds while the driver lives."""
+        if self.metrics is not None:
+            self.metrics.refresh()
+
     def start(self, *, to_do: int) -> None:
         """Clips without a row, now that work begins."""
         if self.metrics is not None:

@@ -5,6 +5,7 @@ import pytest
 from vidcls_batch.cluster_watch import ClusterWatch, needs_of
 from vidcls_batch.config import GroupConfig, ResourcesConfig
 from vidcls_batch.dataset.events import EventLog, read_events
+from vidcls_batch.metrics import DriverMetrics
 from vidcls_batch.resources import Capacity, stage_resources
 from vidcls_batch.run_watch import RunWatch
 from vidcls_batch.storage import StorageOptions, open_store
@@ -100,3 +101,27 @@ def test_groups_of_members_need_as_many_devices_at_once(tmp_path):
     watched.now = 50
     watched.watch.look([node("n1", CPU=4, GPU=1), node("n2", CPU=4, GPU=1)])
     assert watched.said[-1] == "Capacity is there after 50 s"
+
+
+def test_gauges_are_set_anew_at_each_look_since_ray_forgets_those_that_are_not(monkeypatch):
+    told: dict[str, list[float]] = {}
+
+    class Recorded:
+        def __init__(self, name: str, *_: object, **__: object) -> None:
+            self.values = told.setdefault(name, [])
+
+        def set(self, value: float) -> None:
+            self.values.append(value)
+
+    monkeypatch.setattr("vidcls_batch.metrics.Gauge", Recorded)
+    watch = RunWatch(metrics=DriverMetrics())
+    watch.start(to_do=7)
+    watch.held(3)
+    before = {name: len(values) for name, values in told.items()}
+    ClusterWatch([], watch=watch, say=print).look([node("n1", CPU=4)])
+    assert {name: values[-1] for name, values in told.items()} == {
+        "vidcls_clips_to_do": 7,
+        "vidcls_held_clips": 3,
+        "vidcls_waiting_for_capacity": 0,
+    }
+    assert {name: len(values) - before[name] for name, values in told.items()} == dict.fromkeys(told, 1)

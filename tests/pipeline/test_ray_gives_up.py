@@ -6,6 +6,7 @@ from contracts.tiny_checkpoints import LABELS
 
 from vidcls_batch.errors import ClusterError
 from vidcls_batch.labeling_run import run_labeling
+from vidcls_batch.pipeline import death_reason
 from vidcls_batch.progress import SilentProgress
 
 pytestmark = pytest.mark.usefixtures("ray_session")
@@ -17,3 +18,11 @@ def test_classifier_that_cannot_start_names_its_reason(make_config, write_manife
     config = make_config(write_manifest(clips[:3]), members=[member | {"labels": list(LABELS)}])
     with pytest.raises(ClusterError, match="no such library on this worker"):
         run_labeling(config, progress=SilentProgress())
+
+
+def test_worker_killed_for_memory_is_told_as_such() -> None:
+    said = "Task was killed.\nOOM kill reason: Memory usage 20B exceeded threshold of 19B\nTop 10 users"
+    assert death_reason(MemoryError(said)) == (
+        "MemoryError: killed because its node ran out of memory: Memory usage 20B exceeded threshold of 19B"
+    )
+    assert death_reason(MemoryError("first\n  the cause\n\n")) == "MemoryError: the cause"
