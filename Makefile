@@ -43,7 +43,7 @@ test-oracle: install
 	cp $(ORACLE)/purelib.txt "$$($(ORACLE)/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/main.pth"
 	$(ORACLE)/bin/pip install --quiet --disable-pip-version-check --no-deps -r constraints-oracle.txt
 	$(ORACLE)/bin/python -m pytest -m "not slow and not gpu" -k "pytorchvideo or r3d or mc3 or r2plus1d or mvit or swin or s3d" \
-		tests/models/test_pytorchvideo_parity.py tests/contracts/test_models.py
+		tests/models/test_pytorchvideo_parity.py tests/contracts/test_models.py tests/models/test_published_sizes.py
 
 check: lint types imports
 

@@ -10,7 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from vidcls_batch.models.families import PublishedModel
 from vidcls_batch.models.registry import family_facts, list_families, open_family
 from vidcls_batch.models.state_dict import StateDictFamily
-from vidcls_batch.models.torchvision_import import prepare_transformers
+from vidcls_batch.models.torchvision_import import import_torchvision, prepare_transformers
 
 # torch counts convolutions and matrix products; fvcore, which the zoos used, norms and pools too.
 FLOPS_TOLERANCE = 0.09
@@ -92,6 +92,21 @@ def test_published_size_and_cost_are_those_of_our_network(family: str, model: Pu
             run(network)
     multiply_adds = counted.get_total_flops() / 2e9  # torch counts both
     assert multiply_adds == pytest.approx(model.gflops_per_view, rel=FLOPS_TOLERANCE)
+
+
+@pytest.mark.parametrize(
+    ("family", "model"), [pytest.param(f, m, id=f) for f, m in models() if m.source.startswith("torchvision")]
+)
+def test_figures_said_to_be_torchvisions_are_in_its_metadata(family: str, model: PublishedModel) -> None:
+    video = import_torchvision().models
+    published = video.get_model_weights(family)["KINETICS400_V1"].meta
+    assert model.parameters_m == pytest.approx(published["num_params"] / 1e6, abs=0.051)
+    implementation = open_family(family)
+    assert isinstance(implementation, StateDictFamily)
+    assert model.gflops_per_view == pytest.approx(
+        published["_ops"] * implementation.sampling.num_frames / 16, abs=0.051
+    )
+    assert model.k400_top1 == pytest.approx(published["_metrics"]["Kinetics-400"]["acc@1"], abs=0.051)
 
 
 def test_every_figure_has_its_source_and_views() -> None:

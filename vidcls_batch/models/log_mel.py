@@ -2,6 +2,7 @@
 
 import warnings
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Literal, cast
 
 from vidcls_batch.models.base import Sound
@@ -46,7 +47,7 @@ class MelSpec:
 def log_mel(samples: "Tensor", spec: MelSpec) -> "Tensor":
     """Samples float32 [N, S] to float32 [N, frames, mels].
 
-    Computed in float64: in float32 what a loud tone's transform is rounded by is louder than a quiet band.
+    Transformed in float64: in float32 what a loud tone's transform is rounded by is louder than a quiet band.
     """
     import torch
 
@@ -63,13 +64,16 @@ def log_mel(samples: "Tensor", spec: MelSpec) -> "Tensor":
     window = torch.hann_window(
         spec.frame_samples, periodic=spec.periodic_window, dtype=torch.float64, device=samples.device
     )
-    power = torch.fft.rfft(frames * window, n=spec.fft_samples).abs().square()
+    transformed = torch.fft.rfft(frames * window, n=spec.fft_samples)
+    # From here on all is positive: nothing cancels, and float32 is enough.
+    power = (transformed.real.square() + transformed.imag.square()).float()
     bands = (power @ mel_bands(spec).to(samples.device)).clamp_min(spec.floor)
-    return cast("Tensor", (10 * bands.log10() if spec.decibels else bands.log()).float())
+    return cast("Tensor", 10 * bands.log10() if spec.decibels else bands.log())
 
 
+@lru_cache(maxsize=8)
 def mel_bands(spec: MelSpec) -> "Tensor":
-    """Weight of each frequency in each band, float64 [fft_samples // 2 + 1, num_mels]."""
+    """Weight of each frequency in each band, float32 [fft_samples // 2 + 1, num_mels]."""
     import torch
     from transformers.audio_utils import mel_filter_bank
 
@@ -86,7 +90,7 @@ def mel_bands(spec: MelSpec) -> "Tensor":
             mel_scale=spec.scale,
             triangularize_in_mel_space=spec.scale == "kaldi",
         )
-    return torch.from_numpy(bands).double()
+    return torch.from_numpy(bands).float()
 
 
 def padded_log_mel(sound: Sound, spec: MelSpec, *, num_frames: int) -> "Tensor":
@@ -145,6 +149,8 @@ def repeated(sound: Sound, *, num_samples: int, whole: bool) -> "Tensor":
     """Each clip's sound over and over to float32 [N, num_samples]; `whole`: whole times only, then zeros."""
     import torch
 
+    if sound.samples.shape[1] == num_samples and bool((sound.lengths == num_samples).all()):
+        return sound.samples
     length = sound.lengths.clamp(1, num_samples).unsqueeze(1)
     position = torch.arange(num_samples, device=sound.samples.device).unsqueeze(0)
     filled = num_samples // length * length if whole else torch.full_like(length, num_samples)
