@@ -55,7 +55,11 @@ def save_checkpoint(family: str, folder: Path) -> MemberConfig:
     """A checkpoint of random weights at the family's published size."""
     named = MemberConfig(name="m", family=family, checkpoint=str(folder))
     if family in TRANSFORMERS:
-        _transformers_model(family).save_pretrained(folder)
+        import transformers
+
+        config_class, model_class, size, _ = TRANSFORMERS[family]
+        model = getattr(transformers, model_class)(getattr(transformers, config_class)(**size, **NAMES))
+        model.save_pretrained(folder)
         if family == "videoprism":
             save_processor(folder, **_PRISM)
         return named
@@ -79,47 +83,46 @@ def save_checkpoint(family: str, folder: Path) -> MemberConfig:
 
 
 def bare_call(
-    family: str, folder: Path, member: LoadedMember, *, sound: Sound | None
-) -> tuple[Callable[[Tensor | None], object], Callable[[], Tensor] | None]:
-    """The network on ready pixels, as a loop of one's own calls it, and what turns sound into the picture it takes.
+    family: str, folder: Path, member: LoadedMember, *, picture: Tensor | None, has_sound: Tensor | None
+) -> Callable[[Tensor | None], object]:
+    """The network on ready pixels and the `picture` of ready sound, as a loop of one's own calls it.
 
     Of transformers' models it is the checkpoint as transformers loads it; of the 3D networks the member's own module.
     """
-    features = _features(family, folder, sound)
-    ready = None if features is None else features().to(member.dtype)
-    present = None if sound is None else sound.lengths > 0
-    if family in TRANSFORMERS:
-        import transformers
 
+    def load(model_class: Any) -> Any:
+        return model_class.from_pretrained(folder, dtype=member.dtype).to(member.device).eval()
+
+    import transformers
+
+    if family in TRANSFORMERS:
         _, model_class, _, name = TRANSFORMERS[family]
-        model = getattr(transformers, model_class).from_pretrained(folder, dtype=member.dtype)
-        model = model.to(member.device).eval()
-        return (lambda pixels: model(**{name: pixels if ready is None else ready}).logits), features
+        model = load(getattr(transformers, model_class))
+        return lambda pixels: model(**{name: pixels if picture is None else picture}).logits
     if family in IMAGE_MODELS:
-        model = _auto_model(folder, member)
-        return (lambda pixels: model.get_image_features(pixel_values=_given(pixels).flatten(0, 1))), features
+        model = load(transformers.AutoModel)
+        return lambda pixels: model.get_image_features(pixel_values=pixels.flatten(0, 1))
     if family == "videoprism_lvt":
-        model = _auto_model(folder, member)
-        return (lambda pixels: model.get_video_features(pixel_values_videos=pixels)), features
+        model = load(transformers.AutoModel)
+        return lambda pixels: model.get_video_features(pixel_values_videos=pixels)
     if family == "clap":
-        model = _auto_model(folder, member)
-        longer = torch.zeros(len(_given(ready)), 1, dtype=torch.bool, device=member.device)
-        return (lambda _: model.get_audio_features(input_features=ready, is_longer=longer)), features
+        model = load(transformers.AutoModel)
+        longer = torch.zeros_like(has_sound).unsqueeze(1)
+        return lambda _: model.get_audio_features(input_features=picture, is_longer=longer)
     if family == "av_transformer":
         from vidcls_batch.models.av_transformer_network import AvTransformerForVideoClassification
 
-        model = AvTransformerForVideoClassification.from_pretrained(folder, dtype=member.dtype).to(member.device).eval()
-        return (lambda pixels: model(pixels, ready, present).logits), features
-    if ready is not None:
+        model = load(AvTransformerForVideoClassification)
+        return lambda pixels: model(pixels, picture, has_sound).logits
+    if picture is not None:
         implementation: Any = open_family(family)
         network = implementation.build(len(LABELS)).to(device=member.device, dtype=member.dtype).eval()
-        return (lambda pixels: network(pixels, ready, present)), features
-    return member.network, None
+        return lambda pixels: network(pixels, picture, has_sound)
+    return member.network
 
 
-def _features(family: str, folder: Path, sound: Sound | None) -> Callable[[], Tensor] | None:
-    if sound is None:
-        return None
+def to_picture(family: str, folder: Path) -> Callable[[Sound], Tensor]:
+    """What turns sound into the log-mel picture that a family which hears takes."""
     checkpoint = open_checkpoint(str(folder))
     if family == "ast":
         heard: Any = read_ast_input(checkpoint)[0]
@@ -130,25 +133,8 @@ def _features(family: str, folder: Path, sound: Sound | None) -> Callable[[], Te
     else:
         implementation: Any = open_family(family)
         heard = implementation.heard
-    return lambda: heard.features(sound)
-
-
-def _given(tensor: Tensor | None) -> Tensor:
-    assert tensor is not None
-    return tensor
-
-
-def _auto_model(folder: Path, member: LoadedMember) -> Any:
-    from transformers import AutoModel
-
-    return AutoModel.from_pretrained(folder, dtype=member.dtype).to(member.device).eval()
-
-
-def _transformers_model(family: str) -> Any:
-    import transformers
-
-    config_class, model_class, size, _ = TRANSFORMERS[family]
-    return getattr(transformers, model_class)(getattr(transformers, config_class)(**size, **NAMES))
+    features: Callable[[Sound], Tensor] = heard.features
+    return features
 
 
 def _save_zero_shot(family: str, folder: Path) -> None:

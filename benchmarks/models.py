@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import get_args
 
 import torch
-from bare_models import LABELS, bare_call, save_checkpoint
+from bare_models import LABELS, bare_call, save_checkpoint, to_picture
 
 from vidcls_batch.config import HostMemory
 from vidcls_batch.models.base import Sound
@@ -80,7 +80,11 @@ def measure(family: str, arguments: argparse.Namespace) -> Row:
         config = config.model_copy(update={"precision": arguments.precision})
         member = load_member(config, labels=LABELS, device=arguments.device)
         sound = noise(member, clips=arguments.clips)
-        network, features = bare_call(family, Path(folder), member, sound=sound)
+        paint = has_sound = picture = None
+        if sound is not None:
+            paint, has_sound = to_picture(family, Path(folder)), sound.lengths > 0
+            picture = paint(sound).to(member.dtype)
+        network = bare_call(family, Path(folder), member, picture=picture, has_sound=has_sound)
     frames = pixels = None
     if member.input is not None:
         shape = (arguments.clips, member.input.sampling.num_slots, arguments.frame_size, arguments.frame_size, 3)
@@ -90,8 +94,8 @@ def measure(family: str, arguments: argparse.Namespace) -> Row:
     def prepare() -> None:
         if frames is not None:
             to_pixels(member, frames)
-        if features is not None:
-            features()
+        if paint is not None and sound is not None:
+            paint(sound)
 
     calls = [lambda: network(pixels), lambda: member.logits(frames, sound), prepare]
     bare, whole, before = interleaved(calls, rounds=arguments.rounds, device=arguments.device)

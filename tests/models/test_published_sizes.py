@@ -98,8 +98,8 @@ def test_published_size_and_cost_are_those_of_our_network(family: str, model: Pu
     ("family", "model"), [pytest.param(f, m, id=f) for f, m in models() if m.source.startswith("torchvision")]
 )
 def test_figures_said_to_be_torchvisions_are_in_its_metadata(family: str, model: PublishedModel) -> None:
-    video = import_torchvision().models
-    published = video.get_model_weights(family)["KINETICS400_V1"].meta
+    zoo = import_torchvision().models
+    published = zoo.get_model_weights(family)["KINETICS400_V1"].meta
     assert model.parameters_m == pytest.approx(published["num_params"] / 1e6, abs=0.051)
     implementation = open_family(family)
     assert isinstance(implementation, StateDictFamily)
